@@ -238,10 +238,10 @@ class HostCopy(NamedTuple):
 
 
 class HostUpdate(NamedTuple):
-    """An update by the CPU that reads and writes `size` bytes of host memory in all."""
+    """An update by the CPU, which launches no kernel, that reads and writes `size` bytes of host memory in all."""
 
     size: float
-    kernels: int = 1
+    kernels: int = 0
 
     def flop(self) -> float:
         return 0.0

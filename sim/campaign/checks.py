@@ -16,9 +16,12 @@ def check(form: CampaignForm, document: Document) -> Iterator[Problem]:
     def wrong(message: str, *key: str | int) -> Problem:
         return Problem(document.place((*KEY, *key)), dotted((*KEY, *key)), message)
 
+    names = [phase.name for phase in form.phases]
     for number, phase in enumerate(form.phases):
         for key, message in _of_phase(phase):
             yield wrong(message, "phases", number, *key)
+        if phase.name in names[:number]:
+            yield wrong(f"{phase.name} stands there twice", "phases", number, "name")
     for key, message in (*_of_checkpoint(form), *_of_failures(form), *_of_published(form)):
         yield wrong(message, *key)
 

@@ -29,6 +29,7 @@ from sim.campaign.values import (
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
 from sim.scenario.resolve import HASH_BYTES, resolve, validated
+from sim.scenario.shelves import whole
 from sim.scenario.values import Scenario
 
 KEY = "campaign"
@@ -60,7 +61,8 @@ def resolved(document: Document, overrides: Sequence[str], path: Path | None) ->
         wrong = [*unlike(phases, document), *power(form.campaign, phases[0].scenario, document)]
     if wrong:
         raise DocumentError(wrong)
-    return _built(form, tuple(phases), document, overrides)
+    made = _built(form, tuple(phases), document, overrides)
+    return replace(made, resolved=whole(made.resolved, path.parent)) if path else made
 
 
 def _by_phase(unfit: Mapping[str, Sequence[Problem]], phases: int) -> Iterator[Problem]:

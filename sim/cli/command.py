@@ -65,6 +65,7 @@ def _exit_code(command: Callable[[], int]) -> int:
         print(refused, file=sys.stderr)
         return WRONG
     except KeyboardInterrupt:
+        exec("")  # Python would end by the signal where it came inside another exec, such as that of a named tuple
         print("interrupted; nothing written", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:

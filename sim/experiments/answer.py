@@ -164,7 +164,7 @@ def scenarios(answer: Answer) -> Iterator[str]:
         words = tuple(word for word in row.point.overrides if word not in ALWAYS_LAST)
         own = answer.search.own is not None
         where = answer.search.space.place
-        content = kinds.content(where, words) if own else load(str(where), words).resolved
+        content = kinds.portable(where, words) if own else load(str(where), words).resolved
         yield f"{HEAD} {place} of {answer.search.name}: {row.point.title}\n{scenario_text(content)}"
 
 

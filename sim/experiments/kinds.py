@@ -75,6 +75,11 @@ def content(source: Source, overrides: Sequence[str] = ()) -> Any:
     return document.content
 
 
+def portable(place: Path, overrides: Sequence[str] = ()) -> Any:
+    """The same of a file, for any folder. Raises DocumentError."""
+    return shelves.whole(content(place, overrides), place.parent)
+
+
 def _document(source: Source, overrides: Sequence[str]) -> tuple[Document, Sequence[str], Path | None]:
     if isinstance(source, Mapping):
         return Document(source, {(): Place("<mapping>")}), overrides, None

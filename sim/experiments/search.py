@@ -45,7 +45,7 @@ KEYS = (
     "name", "scenario", "overrides", "space", "constraints", "prices", "tokens", "objectives", "cheap", "best",
     "exhaustive", "sampler",
 )  # fmt: skip
-BEST, EXHAUSTIVE = 10, 50_000
+BEST, EXHAUSTIVE, MOST = 10, 50_000, 1 << 31
 TPE, NSGA2 = "tpe", "nsga2"
 NO_LIMITS, NO_PRICES = Limits(), Prices()
 
@@ -133,7 +133,7 @@ def of_document(document: Document, shown: str, folder: Path, extra: Sequence[st
     if "scenario" not in content and ("batch" in content or "schedule" in content):
         what = "is a scenario, not a search; a search names one (scenario: FILE) and a space, see scenarios/searches"
         raise DocumentError([Problem(Place(document.place(()).file), "", what)])
-    own = kinds.of(folder / str(content.get("scenario")))
+    own = kinds.of(shelves.beside(str(content.get("scenario")), folder))
     if own is None:
         limits, prices, bounds = _limits(reader), _prices(reader), dict[str, float]()
         objectives = _objectives(reader, prices)
@@ -194,6 +194,9 @@ class _Reader:
             return default
         if type(value) is not int or value < least:
             self.wrong(f"expected a whole number, {least} or more; found {value!r}", *key)
+            return default
+        if value > MOST:
+            self.wrong(f"found {value}; legal: up to {MOST}", *key)
             return default
         return value
 
@@ -327,7 +330,7 @@ def _space(reader: _Reader, folder: Path, extra: Sequence[str], limits: Limits, 
             right.append(space.axis(name, values))
     product = Product(tuple(right), reader.words("overrides"), (*extra, *ALWAYS_LAST))
     rules = [] if limits.gpus is None else [_few_enough(limits.gpus)]
-    path = str(folder / str(scenario))
+    path = shelves.beside(str(scenario), folder)
     return Space(path, product, tuple(rules)) if own is None else Space(path, product, (), ())
 
 

@@ -90,7 +90,7 @@ def read_sweep(path: Path, extra: Sequence[str] = ()) -> Sweep:
     axes = tuple(space.axis(name, values) for name, values in content.get("axes", {}).items())
     also = space.axis("", content.get("also", {})).stops
     beside = tuple(Point({"point": stop.label}, (*shared, *stop.overrides, *last)) for stop in also)
-    scenario = str(path.parent / content["scenario"])
+    scenario = shelves.beside(content["scenario"], path.parent)
     columns = content["columns"] if "columns" in content else _columns(scenario)
     return Sweep(
         shown, str(content.get("name", path.stem)), scenario,

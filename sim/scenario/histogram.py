@@ -11,6 +11,8 @@ from sim.models.mixture import Mixture
 Histogram = tuple[tuple[int, ...], ...]
 """Tokens by layer and expert."""
 
+MOST = 1 << 53
+"""Tokens of a layer in all: a float tells no larger whole numbers apart."""
 ARRAY = "tokens"
 """Name of the array [layers, experts] in an npz file."""
 
@@ -51,6 +53,8 @@ def _wrong(row: Sequence[Any], experts: int) -> str:
             return f"expected whole numbers of tokens, 0 or more; found {value!r}"
     if len(row) != experts:
         return f"length {len(row)}; the first layer has {experts}"
+    if max(row) > MOST or sum(row) > MOST:
+        return f"more than {MOST} tokens in all"
     return "" if any(row) else "all tokens are 0; leave the layer out or give one line for all layers"
 
 
@@ -97,8 +101,8 @@ def csv(part: Document, key: KeyPath, path: Path) -> Document:
 
 def _text(part: Document, key: KeyPath, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets begin a CSV with a mark of the encoding
+    except (OSError, ValueError) as error:  # also of a name with a NUL in it
         raise DocumentError([_unreadable(part, key, path, error)]) from None
 
 

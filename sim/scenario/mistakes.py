@@ -86,7 +86,7 @@ _MISSING = {
 _EXPECTED = {
     "string_type": "text", "bool_type": "true or false", "bool_parsing": "true or false",
     "float_type": "a number", "int_type": "a whole number", "int_from_float": "a whole number", "tuple_type": "a list",
-    "dict_type": "a mapping",
+    "dict_type": "a mapping", "too_short": "an item or more",
 }  # fmt: skip
 
 

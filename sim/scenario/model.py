@@ -105,7 +105,7 @@ def _file(path: Path | None, word: object) -> Path | None:
     if not isinstance(word, str):
         return None
     folder = path.parent if path else Path()
-    if word.endswith(FILES):
+    if word.endswith(FILES) and "\0" not in word:
         return folder / word
     near = (folder / "models", folder) if folder.name == "models" else (folder / "models",)
     named = [place / f"{word}.yaml" for place in near if path and place.resolve() != MODELS.folder]

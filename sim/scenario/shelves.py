@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from hwmodels.document import Document, DocumentError, did_you_mean, read
 from hwmodels.shelf import Shelf, names
@@ -53,3 +54,30 @@ def place(word: str, shelf: Path = SCENARIOS) -> Path:
     inner = Path("scenarios") / shelf.relative_to(SCENARIOS)
     name = path.name.removesuffix(".yaml") if path.parent in (Path(), inner) else ""
     return shelf / f"{name}.yaml" if name in names(shelf) else path
+
+
+def beside(word: str, folder: Path) -> str:
+    """The scenario that `word` in a file of `folder` means: a path from there; or, where there is none, one that ships,
+    by its name."""
+    path, name = folder / word, word.removesuffix(".yaml")
+    return str(SCENARIOS / f"{name}.yaml" if name in scenarios() and not path.exists() else path)
+
+
+FILES = (".csv", ".json", ".jsonl", ".npz", ".xz", ".yaml", ".yml")
+"""Ends of files that a scenario names."""
+WORDS = {"model": "models/{}.yaml", "base": "models/{}.yaml", "tables": "{}"}
+"""Key -> what a word under it may name beside the scenario."""
+
+
+def whole(content: Any, folder: Path, key: object = "") -> Any:
+    """Plain values of a scenario in `folder` in which names of what lies beside it are whole, so that they can lie
+    anywhere. key: that they stand under."""
+    if isinstance(content, dict):
+        return {name: whole(value, folder, name) for name, value in content.items()}
+    if isinstance(content, list):
+        return [whole(value, folder, key) for value in content]
+    if not isinstance(content, str) or "\0" in content:
+        return content
+    named = folder / (content if content.endswith(FILES) else WORDS.get(str(key), "").format(content))
+    ours = named == folder or named.parent.resolve() == MODELS.folder
+    return content if ours or not named.exists() else str(named.resolve())

@@ -6,7 +6,7 @@ from hwmodels.document import KeyPath, indivisible
 from hwmodels.units import format_quantity
 from sim.models.blocks.mamba import Mamba
 from sim.models.blocks.mla import Latent
-from sim.models.family import family
+from sim.models.family import family, main_units
 from sim.models.mixture import Mixture
 from sim.serving.deployment import Deployed, deployed
 from sim.serving.values import BOTH, CLOSED, DECODE, GAMMA, NIC, POISSON, PREFILL, SWAP, TRACE, Pool, Serve
@@ -66,9 +66,16 @@ def _routing(serve: Serve) -> Iterator[Odd]:
         elif given.get(key) is None and kind == own and key != "spread":
             yield ("routing", key), f"missing; {own} routing needs it"
     rows, mixture = serve.routing.histogram or (), family(serve.model.family).mixture(serve.model)
-    if rows and mixture and len(rows[0]) != mixture.experts:
+    if not rows or mixture is None:
+        return
+    if len(rows[0]) != mixture.experts:
         what = f"found {len(rows[0])} experts a layer; {serve.model.name} has {mixture.experts}"
         yield ("routing", "histogram"), what
+    routed = [unit for unit in family(serve.model.family).units(serve.model) if unit.routed]
+    legal = sorted({1, len(main_units(routed)), len(routed)})
+    if len(rows) not in legal:
+        what = f"legal: {', '.join(map(str, legal))} (1 for all, or those with experts, MTP last)"
+        yield ("routing", "histogram"), f"found {len(rows)} layers; {what}"
 
 
 def _failures(serve: Serve) -> Iterator[Odd]:

@@ -166,3 +166,8 @@ def test_bytes_over_nvlink_and_over_nics() -> None:
     each = Collective("all_to_all", 1600.0, 16, 2)
     assert (each.nvlink_bytes(), each.wire_bytes()) == (700.0, 800.0)
     assert [Send(5.0, far, False).nvlink_bytes() for far in (False, True)] == [5.0, 0.0]
+
+
+def test_no_operation_equals_one_of_another_kind() -> None:
+    """Prices are kept by operation, and named tuples of equal values are equal whatever their kind."""
+    assert HostCopy(28e6) != HostUpdate(28e6)

@@ -199,7 +199,9 @@ def test_communication_costs_what_the_links_say() -> None:
 
 def test_the_host_updates_as_fast_as_its_memory_moves_bytes() -> None:
     """64 GB/s for one GPU (hwmodels/devices/h800.yaml): 28 bytes of a million parameters in 437.5 us."""
-    assert pricer().price(HostUpdate(28e6)).ns == 437_500
+    both = pricer()
+    copied, updated = (both.price(op).ns for op in (HostCopy(28e6), HostUpdate(28e6)))
+    assert updated == 437_500 != copied == pricer().price(HostCopy(28e6)).ns
 
 
 def test_launch_gaps_are_the_profile_s() -> None:

@@ -17,6 +17,7 @@ from sim.scenario import lengths
 from sim.scenario.form import ScenarioForm
 from sim.scenario.overrides import apply, merged
 from sim.scenario.resolve import HASH_BYTES, resolve, validated
+from sim.scenario.shelves import whole
 from sim.scenario.values import Lengths, Scenario
 from sim.serving import files as serving
 from sim.serving.values import TRACE, Serve
@@ -50,7 +51,8 @@ def resolved(document: Document, overrides: Sequence[str], path: Path | None) ->
     if wrong:
         raise DocumentError(wrong)
     serve = _serve(document, form.rl, scenario, path)
-    return _built(form.rl, scenario, serve, response, document, overrides)
+    made = _built(form.rl, scenario, serve, response, document, overrides)
+    return replace(made, resolved=whole(made.resolved, path.parent)) if path else made
 
 
 def _update(step: Document, path: Path | None) -> Scenario:

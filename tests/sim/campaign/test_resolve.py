@@ -58,10 +58,16 @@ def test_what_is_wrong_with_some_phases_names_them_and_with_all_is_said_once(tmp
     ("step: {schedule: 1f1b}", "step: {schedule: dualpipe}", "cannot run; legal: even numbers from 32 on"),
     ("step: {schedule: 1f1b}", "step: {schedule: 1f1b, cluster: {nodes: 8}}", "is the same for all phases"),
     ("  power: {busy: 700 W}", "  power: {}", "nobody says what a H800 SXM draws"),
+    ("{name: low,", "{name: decay,", "campaign.phases[4].name: decay stands there twice"),
 ])  # fmt: skip
 def test_mistakes(tmp_path: Path, old: str, new: str, line: str) -> None:
     first, *_ = lines = wrong(tmp_path, (old, new))
     assert line in first and all(each.startswith("/c.yaml:") for each in lines)
+
+
+def test_a_campaign_has_a_phase() -> None:
+    with pytest.raises(DocumentError, match=r"campaign.phases=\[\]: expected an item or more; found \[\]"):
+        load(FILE, ["campaign.phases=[]"])
 
 
 def test_overrides_reach_steps_and_campaign() -> None:

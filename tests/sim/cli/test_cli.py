@@ -343,6 +343,14 @@ def test_control_c_is_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert there(tmp_path) == []
 
 
+def test_control_c_inside_an_exec_is_130_too(tmp_path: Path) -> None:
+    """As of a named tuple that is made: `python -m` would end by the signal."""
+    code = "import sys; from sim.cli.command import answered as a; sys.exit(a(lambda: exec('raise KeyboardInterrupt')))"
+    (tmp_path / "stopped.py").write_text(code)
+    words, env = [sys.executable, "-m", "stopped"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, check=False).returncode == 130
+
+
 def test_a_closed_pipe_is_141_without_a_word(tmp_path: Path) -> None:
     code = "import sys, time; time.sleep(0.3); from sim.__main__ import main; sys.exit(main(['schema']))"
     child = process(code, cwd=tmp_path)

@@ -311,6 +311,8 @@ BAD = [
      "s.yaml:3:15: constraints.memory: '3 s' is time, expected data (e.g. \"80 GB\")"),
     ("scenario: LITE\nspace: {seed: [1]}\nconstraints: {gpus: many}",
      "s.yaml:3:15: constraints.gpus: expected a whole number, 1 or more; found 'many'"),
+    ("scenario: LITE\nspace: {seed: [1]}\nbest: 10000000000000000000000",
+     "s.yaml:3:1: best: found 10000000000000000000000; legal: up to 2147483648"),
     ("scenario: LITE\nspace: {seed: [1]}\nsampler: {kind: nsga}",
      "s.yaml:3:11: sampler.kind: found 'nsga', did you mean 'nsga2'? legal: tpe, nsga2"),
     ("scenario: LITE\nspace: {seed: [1]}\ncheap: [comm.exchanges=closed]",
@@ -322,6 +324,14 @@ BAD = [
     ("scenario: LITE\nspace: {schedule: [1f1b, dualpip]}",
      "s.yaml:2:26: space.schedule[1]: unknown schedule 'dualpip', did you mean 'dualpipe'? legal: "),
 ]  # fmt: skip
+
+
+def test_a_file_anywhere_names_what_ships(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "s.yaml").write_text("scenario: v2_lite\nspace: {schedule: [1f1b]}")
+    assert read_search(Path("far/s.yaml")).space.path == LITE
+    (tmp_path / "far" / "v2_lite").write_text(Path(LITE).read_text())
+    assert read_search(tmp_path / "far" / "s.yaml").space.path == str(tmp_path / "far" / "v2_lite")
 
 
 def written(text: str) -> Path:

@@ -14,7 +14,7 @@ from sim.experiments.executors import Here
 from sim.experiments.explore import explored
 from sim.experiments.kind import value
 from sim.experiments.search import Search, of_document
-from sim.scenario import SCENARIOS
+from sim.scenario import SCENARIOS, shelves
 
 CAMPAIGN, SERVED = (str(SCENARIOS / f"{name}.yaml") for name in ("campaign_v3", "serve_v3_h800"))
 SHORT = ["campaign.phases=[{name: all, tokens: 14e12, batch: 15360}]", "campaign.published=[]"]
@@ -143,6 +143,30 @@ def test_the_command_writes_scenarios_that_run(capsys: pytest.CaptureFixture[str
     assert "Days, mean of seeds of the winner" in Path("out/searches/s/search.html").read_text()
     assert main(["run", "out/searches/s/best-1.yaml", "-q", "--out", "again"]) == 0
     assert json.loads(Path("again/result.json").read_text())["campaign"]["days"]["mean"] == best["days"]
+
+
+def test_scenarios_that_are_written_name_files_that_lay_beside(tmp_path: Path) -> None:
+    """From another folder: a histogram of routing, and a model."""
+    there, models = tmp_path / "there", shelves.MODELS.folder
+    there.mkdir()
+    (there / "liked.csv").write_text(",".join(["3"] * 64) + "\n")
+    (there / "mine.json").write_text(json.dumps({"base": "deepseek_v2_lite", "layers": 3}))
+    serve = {
+        "model": "mine.json", "node": "h100x8", "pools": [{"expert": 8}],
+        "routing": {"kind": "recorded", "histogram": "liked.csv"},
+        "requests": {"arrivals": "closed", "clients": 1, "count": 2, "prompt": {"most": 9}, "output": {"most": 9}},
+    }  # fmt: skip
+    (there / "x.yaml").write_text(json.dumps({"serve": serve}))
+    Path("s.yaml").write_text("scenario: there/x.yaml\nspace: {serve.pools.0.batch: [1, 2]}\nbest: 1\n")
+    assert main(["search", "s.yaml", "-q"]) == 0
+    assert main(["run", "out/searches/s/best-1.yaml", "-q", "--out", "again"]) == 0
+    campaign = kinds.content(CAMPAIGN, [*SHORT, "campaign.seeds=30"])
+    (there / "mine.yaml").write_text((models / f"{campaign['model']}.yaml").read_text())
+    (there / "c.yaml").write_text(json.dumps({**campaign, "model": "mine.yaml"}))
+    assert main(["run", "there/c.yaml", "-q", "--out", "first"]) == 0
+    assert main(["run", "first/scenario.yaml", "-q", "--out", "second"]) == 0
+    same = [json.loads(Path(name, "result.json").read_text())["campaign"]["days"] for name in ("first", "second")]
+    assert same[0] == same[1]
 
 
 def test_the_page_leaves_out_figures_that_no_point_has(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_product_has_every_combination_once(sizes: list[int]) -> None:
     assert all(p.overrides[:-1] == tuple(f"{a}={v}" for a, v in p.labels.items()) for p in found.points)
 
 
+def test_a_file_anywhere_names_what_ships(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "s.yaml").write_text("scenario: v2_lite\naxes: {seed: [1]}")
+    assert read_sweep(Path("far/s.yaml")).scenario == str(SCENARIOS / "v2_lite.yaml")
+
+
 def test_a_sweep_without_axes_is_one_run() -> None:
     assert [p.overrides for p in read_sweep(written("scenario: SMALL")).points] == [("outputs=[result]",)]
 

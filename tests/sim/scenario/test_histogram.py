@@ -41,6 +41,11 @@ def test_files(name, tmp_path):
     assert all(type(value) is int for row in found for value in row)
 
 
+def test_a_spreadsheets_mark_of_the_encoding_is_no_token(tmp_path):
+    (tmp_path / "marked.csv").write_text("5,0,3\n1,2,9\n", encoding="utf-8-sig")
+    assert histogram(document("marked.csv"), ("routing", "histogram"), tmp_path) == ((5, 0, 3), (1, 2, 9))
+
+
 def message(content, folder):
     with pytest.raises(DocumentError) as caught:
         histogram(document(content), ("routing", "histogram"), folder)
@@ -78,6 +83,10 @@ def test_other_mistakes(tmp_path):
     assert message("gone.yaml", tmp_path) == f"scenario.yaml:8:27: routing.histogram: {gone}"
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe")
     assert message("bad.yaml", tmp_path).endswith("routing.histogram: bad.yaml cannot be read: not what its name says")
+    assert "cannot be read" in message("nul\0.csv", tmp_path) and "cannot be read" in message("nul\0.npz", tmp_path)
+    for row in ("[1.5e+308, 1.5e+308]", f"[1.0, {10**400}]", f"[{2**53}, 1]"):
+        (tmp_path / "many.yaml").write_text(f"- {row}\n")
+        assert message("many.yaml", tmp_path).endswith(f"routing.histogram[0]: more than {2**53} tokens in all")
     (tmp_path / "open.yaml").write_text("- [1, 2\n")
     assert message("open.yaml", tmp_path).startswith("open.yaml:2:1: not YAML: ")
 

@@ -108,6 +108,9 @@ def test_a_histogram_of_other_experts_is_refused(tmp_path: Path) -> None:
     }  # fmt: skip
     with pytest.raises(Exception, match=r"serve.routing.histogram: found 64 experts a layer; .* has 256"):
         files.resolve(Document({"name": "odd", "serve": serve}, {}))
+    serve["routing"]["histogram"] = [[1] * 256] * 57
+    with pytest.raises(Exception, match=r"serve.routing.histogram: found 57 layers; legal: 1, 58, 59 \(1 for all"):
+        files.resolve(Document({"name": "odd", "serve": serve}, {}))
     serve["routing"] = {"kind": "recorded"}
     with pytest.raises(Exception, match=r"serve.routing.histogram: missing; recorded routing needs it"):
         files.resolve(Document({"name": "odd", "serve": serve}, {}))
