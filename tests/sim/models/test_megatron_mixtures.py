@@ -14,7 +14,7 @@ from sim.scenario import from_mapping
 from sim.step.overlap import compose
 
 
-def on(dispatcher="alltoall", precision="bf16", node="h100x8", expert=8, model="qwen3_30b_a3b", nodes=1, **stack):
+def on(dispatcher="alltoall", precision="bf16", node="h200x8", expert=8, model="qwen3_30b_a3b", nodes=1, **stack):
     own = {"name": "megatron", "dispatcher": dispatcher, **stack}
     return machine(lay_out(from_mapping({
         "cluster": {"node": node, "nodes": nodes}, "model": model, "precision": precision, "stack": own,
