@@ -12,7 +12,7 @@ from numerics.training.arms import ARMS, MAIN, SEEDS, SIDE, plan  # noqa: E402
 from numerics.training.schedules import Ramp  # noqa: E402
 from tests.numerics.training import small  # noqa: E402
 
-SETTINGS = replace(small.SETTINGS, steps=4, micro_batches=Ramp(1, 1))
+SETTINGS = replace(small.SETTINGS, steps=2, micro_batches=Ramp(1, 1))
 
 
 @pytest.fixture(scope="module")
