@@ -37,12 +37,13 @@ default and the other *in one order*), *tma*, *pointer*, *wide* (Triton; two bac
 bits repeat too).
 
 What binds products on an H200 is what L2 gives: at 4096 x 7168 x 16384 tiles of 192 x 128 take 612 us without loads,
-722 us without products (9 TB/s) and 828 us with both (2026-11-30). By arithmetic on these rows: attention forward the
-tensor core (86 % of the matrix rate); backward shared memory as much as the tensor core (an m64 product reads both
-operands from there: about 3,400 cycles of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and
-128 keys), and about 150 us of its time go to rounding the FP32 sums of dQ (and in any order 100 to clearing them);
-weight gradients the tensor core, and two scales an element on the CUDA cores; casts of columns the instructions of a
-cast rather than memory (as long whether 2 bytes or 1 come in).
+722 us without products (9 TB/s) and 828 us with both (an experiment of 2026-11-30 with kernels that skip one or the
+other; no row here). By arithmetic on these rows: attention forward the tensor core (86 % of the matrix rate);
+backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400 cycles
+of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 150 us of its time
+go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); weight gradients the tensor core, and two
+scales an element on the CUDA cores; casts of columns the instructions of a cast rather than memory (as long whether 2
+bytes or 1 come in).
 
 *never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
 counted among the fastest.
