@@ -91,30 +91,32 @@ def masked(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, rows: Tensor) -> dict
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:
-    """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128; backward replays one kept forward, in
-    any order and in its own one."""
+    """FlashAttention-4 in CuTe, whose sm_90 path takes 192 and 128. Forward alone, and with the log-sum-exp that ours
+    always writes and theirs only where a gradient is asked for; backward replays one kept forward, in any order and in
+    its own one."""
     try:
         theirs = package("flash_attn.cute") if q.is_cuda else None
     except Exception as error:
         return _broken("FlashAttention-4", error)
     if theirs is None:
         return {}
-    inputs = [x.detach().requires_grad_(direction == "backward") for x in (q, k, v)]
+    plain, asking = ([x.detach().requires_grad_(asked) for x in (q, k, v)] for asked in (False, True))
 
-    def forward(**kinds: Any) -> Tensor:
+    def forward(inputs: list[Tensor], **kinds: Any) -> Tensor:
         out = theirs.flash_attn_func(*inputs, softmax_scale=scale, causal=True, **kinds)
         return out[0] if isinstance(out, tuple) else out
 
     if direction == "forward":
-        return {"FlashAttention-4": forward}
+        with_sums = lambda: forward(asking).detach()
+        return {"FlashAttention-4": lambda: forward(plain), "FlashAttention-4, log-sum-exp too": with_sums}
 
     def backward(**kinds: Any) -> Call:
         kept: list[Tensor] = []
 
         def gradient() -> Any:
             if not kept:
-                kept.append(forward(**kinds))
-            return torch.autograd.grad(kept[0], inputs, do, retain_graph=True)
+                kept.append(forward(asking, **kinds))
+            return torch.autograd.grad(kept[0], asking, do, retain_graph=True)
 
         return gradient
 
