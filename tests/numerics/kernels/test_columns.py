@@ -48,3 +48,29 @@ def test_scales_that_the_copy_engine_cannot_address_are_copied():
         with recorded() as launches:
             casts.requantize_columns(q, s)
         assert [launch.kernel.__name__ for launch in launches] == ["_turn"]
+
+
+@pytest.mark.parametrize("size, each, swizzled", [(1, 4, 3), (2, 2, 7)], ids=["codes", "words of two"])
+def test_no_bank_of_shared_memory_is_asked_twice(size, each, swizzled):
+    """Where a warp's lanes read: 16 x 8 rows of 64 numbers, whose 16 bytes are swizzled by rows of 128 (PTX ISA, tensor
+    copies). A load of 8 bytes a lane comes in two halves."""
+    layout = columns._strips(each, True)
+    per_word = 2 if size == 2 else 1  # numbers that are read as one
+    banks = []
+    for lane in range(32):
+        place = [sum(base[axis] for bit, base in enumerate(layout.lane_bases) if lane >> bit & 1) for axis in range(3)]
+        offset = (place[0] * 8 + place[1]) * 64 * size + place[2] * size * per_word
+        offset ^= (offset >> 7 & swizzled) << 4
+        banks.append([(offset // 4 + word) % 32 for word in range(each * size * per_word // 4)])
+    at_once = 32 // len(banks[0])
+    for first in range(0, 32, at_once):
+        asked = [bank for lane in banks[first : first + at_once] for bank in lane]
+        assert len(set(asked)) == len(asked) == 32
+
+
+def test_every_row_and_column_is_some_threads():
+    for each in (1, 2, 4):
+        layout = columns._strips(each, False)
+        bases = [*layout.reg_bases, *layout.lane_bases, *layout.warp_bases]
+        assert sorted(base[0] + 16 * base[1] + 128 * base[2] for base in bases) == [1 << i for i in range(len(bases))]
+        assert 1 << len(bases) == 128 * 16 * each
