@@ -42,8 +42,8 @@ other; no row here). By arithmetic on these rows: attention forward the tensor c
 backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400 cycles
 of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 150 us of its time
 go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); weight gradients the tensor core, and two
-scales an element on the CUDA cores; casts of columns the instructions of a cast rather than memory (as long whether 2
-bytes or 1 come in).
+scales an element on the CUDA cores; casts memory, but for columns of codes (requantize_columns), which neither a fifth
+fewer instructions (scales of powers of two) nor twice the threads make much faster: what binds them is not known.
 
 *never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
 counted among the fastest.

@@ -9,16 +9,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from numerics.kernels import e5m6_pack
 from numerics.kernels.casts import finite_magnitude, matrix, power_of_two_scale, reciprocal_of, row_tiles, tiles_of
 
 E5M6_MAX_CODE = tl.constexpr(0x7BF)
 E5M6_NAN = tl.constexpr(0x7E0)
 """Codes of the largest finite number, 65024 = (1 + 63/64) 2^15, and of the quiet NaN (hwmodels.formats)."""
-GUARDS = tl.constexpr(0x8000 - 0x80000000)
-"""The upper bit of both halves of a 32-bit word."""
 STORE_TILES = 32
-TWO_TILES, TWO_WARPS = 32, 4
-"""Tiles and warps of a program that encodes two numbers at once."""
 GROUP = 8
 """Elements in three words."""
 
@@ -49,45 +46,6 @@ def _store(x, packed, s, rows, columns, stride, words, tiles_per_row, block: tl.
     code = encode_e5m6(value * reciprocal_of(scale, True)[:, None])
     even, odd = tl.split(tl.reshape(code, (block, 64, 2)))
     _store_pairs(even | (odd << 12), packed, rows, words, tiles_per_row, block)
-
-
-@triton.jit
-def _store_two(x, packed, s, rows, columns, stride, words, tiles_per_row, block: tl.constexpr):
-    """_store of BF16, two numbers a 32-bit word; columns, stride: of words. Both halves of a word are encoded at once.
-
-    E5M6 drops one of BF16's seven fraction bits and rebases the exponent, so a normal code is a difference of whole
-    numbers. A bit above each half keeps it from borrowing of the other, and is gone where a number is below E5M6's
-    normal ones: a program that has such, zeros among other numbers, inf or NaN, encodes them one by one.
-    """
-    tile = tl.program_id(0) * block + tl.arange(0, block)
-    inside = tile < rows * tiles_per_row
-    line = tile // tiles_per_row
-    column = (tile - line * tiles_per_row)[:, None] * 64 + tl.arange(0, 64)[None, :]
-    place = x + line.to(tl.int64)[:, None] * stride + column
-    word = tl.load(place, mask=inside[:, None] & (column < columns), other=0)
-    body = word & 0x7FFF7FFF
-    largest = tl.max(tl.maximum(body & 0xFFFF, body >> 16), axis=1)
-    scale = power_of_two_scale((largest << 16).to(tl.float32, bitcast=True), 15, 0x7E0000)
-    exponent = scale.to(tl.int32, bitcast=True) >> 23
-    one = tl.where(largest > 0, 64, 0)
-    below = tl.where(largest > 0, (exponent - 14) << 6, 0)
-    rounded = (((body + ((body >> 1) & 0x00010001)) >> 1) & 0x7FFF7FFF) | GUARDS
-    kept = rounded - (below | (below << 16))[:, None]
-    regular = (largest < 0x7F80) & (exponent > 14)
-    small = tl.max(((kept & GUARDS) != GUARDS).to(tl.int32), axis=1)
-    rare = tl.max(tl.where(regular, small, 1), axis=0) > 0
-    if rare:
-        low = (word << 16).to(tl.float32, bitcast=True)
-        high = (word & -65536).to(tl.float32, bitcast=True)
-        magnitude = tl.maximum(finite_magnitude(low), finite_magnitude(high))
-        scale = power_of_two_scale(tl.max(magnitude, axis=1), 15, 0x7E0000)
-        reciprocal = reciprocal_of(scale, True)[:, None]
-        pair = encode_e5m6(low * reciprocal) | (encode_e5m6(high * reciprocal) << 12)
-    else:
-        code = ((kept & 0x7FFF7FFF) + (one | (one << 16))[:, None]) | ((word >> 4) & 0x08000800)
-        pair = (code & 0xFFF) | ((code >> 4) & 0xFFF000)
-    tl.store(s + tile, scale, mask=inside)
-    _store_pairs(pair, packed, rows, words, tiles_per_row, block)
 
 
 @triton.jit
@@ -142,11 +100,8 @@ def store_e5m6(x: Tensor) -> tuple[Tensor, Tensor]:
     packed = x.new_empty(m, words, dtype=torch.int32)
     s = x.new_empty(m, tiles, dtype=torch.float32)
     if x.numel():
-        two = x.dtype == torch.bfloat16 and not (k % 2 or x.stride(0) % 2 or x.data_ptr() % 4)
-        if two:
-            grid = (triton.cdiv(m * tiles, TWO_TILES),)
-            shape = (m, k // 2, x.stride(0) // 2, words, tiles)
-            _store_two[grid](x.view(torch.int32), packed, s, *shape, TWO_TILES, num_warps=TWO_WARPS)
+        if e5m6_pack.takes(x):
+            e5m6_pack.store(x, packed, s)
         else:
             grid = (triton.cdiv(m * tiles, STORE_TILES),)
             _store[grid](x, packed, s, m, k, x.stride(0), words, tiles, STORE_TILES, num_warps=4)

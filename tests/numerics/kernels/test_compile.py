@@ -112,8 +112,8 @@ CALLS = {
 }
 NARROW = {"_store", "_load", "_count", "_place", "_owners", "_gate", "_sum_partials", "_bases", "_dispatch_layout"}
 """Kernels whose data do not come in 16-byte loads: 12-bit words lie 12 bytes apart, the others are launch-bound."""
-BY_COPY, BY_COPY_REGISTERS = {"_turn"}, 168
-"""Kernels whose tiles come by the copy engine, one of few warps a program."""
+BY_COPY = {"_turn"}
+"""Kernels whose tiles come by the copy engine; what they read again, with care, comes as it lies."""
 SUMS = {"_dots"}
 """Kernels that write a number a row."""
 
@@ -126,14 +126,12 @@ def test_variant(name: str) -> None:
     for launch in found:
         report, kernel = launch.compile(), launch.kernel.__name__
         assert report.spills == 0 and report.instructions("LDL") == report.instructions("STL") == 0
-        assert 0 < report.registers <= (BY_COPY_REGISTERS if kernel in BY_COPY else REGISTERS)
-        assert report.instructions("LDG.E.U8") == report.instructions("LDG.E.U16") == 0
+        assert 0 < report.registers <= REGISTERS
+        if kernel not in BY_COPY:
+            assert report.instructions("LDG.E.U8") == report.instructions("LDG.E.U16") == 0
         assert report.instructions("STG.E.U8") == report.instructions("STG.E.U16") == 0
         if kernel in BY_COPY:
-            assert (
-                report.instructions("UTMALDG") > 0
-                and report.instructions("STG.E.64") + report.instructions("STG.E.128") > 0
-            )
+            assert report.instructions("UTMALDG") > 0 and report.instructions("STG.E.128") > 0
         elif kernel not in NARROW:
             # Codes turn in tiles of 64 columns: 8 bytes a thread and row, 256 bytes a warp.
             width = "64" if name == "requantize_columns" else "128"
