@@ -200,10 +200,10 @@ def _launch(
     wide, side, rows = min(form.block_n, 128), max(form.block_n - 128, 0), form.boxes
     with rewriting():
         _products[(programs(form, tiles_m * columns, k, sms),)](
-            _boxes(a, rows // 2 if form.pair else rows, 128), _boxes(b, wide, 128),
-            _boxes(b, side, 128) if side else None,
-            _flat(a_s, rows), _flat(b_s, form.block_n) if weight else b_s,
-            _boxes(out, 64, 64 if weight else wide), _boxes(out, 64, side) if side else None, table,
+            boxes(a, rows // 2 if form.pair else rows, 128), boxes(b, wide, 128),
+            boxes(b, side, 128) if side else None,
+            runs(a_s, rows), runs(b_s, form.block_n) if weight else b_s,
+            boxes(out, 64, 64 if weight else wide), boxes(out, 64, side) if side else None, table,
             m, n, k, tiles_m, columns, group_rows, a_s.stride(1), *strides, out.stride(0),
             MODE=mode.value, CONSUMERS=form.consumers, BLOCK_N=form.block_n, STAGES=form.stages, BAND=form.band,
             PAIR=form.pair, PIECES=form.pieces, num_warps=4, maxnreg=LAUNCH_REGISTERS[form.consumers],
@@ -223,14 +223,14 @@ def by_column(scales: Tensor) -> Tensor:
     return wide.copy_(scales.t()).t()
 
 
-def _boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+def boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """A descriptor of boxes of a matrix, in the swizzled layout that warp-group products read and stores write."""
     swizzle = min(128, columns * x.element_size())
     layout = gl.NVMMASharedLayout(swizzle, 8 * x.element_size(), 2)
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [rows, columns], layout)
 
 
-def _flat(scales: Tensor, rows: int) -> TensorDescriptor:
+def runs(scales: Tensor, rows: int) -> TensorDescriptor:
     """A descriptor of runs of `rows` scales anywhere in memory; `block * stride + row` is where one starts."""
     length = (scales.shape[1] - 1) * scales.stride(1) + scales.shape[0]
     flat = scales.as_strided((length,), (1,))
@@ -328,8 +328,8 @@ def _load(
     BOX: gl.constexpr = a_s.block_type.shape[0]
     PARTS: gl.constexpr = BLOCK_M // BOX
     SHARE: gl.constexpr = a.block_type.shape[0]
-    boxes = x._reinterpret(a.dtype, [STAGES * BLOCK_M // SHARE, SHARE, 128], a.layout)
-    runs = x_s._reinterpret(gl.float32, [STAGES * PARTS, BOX], a_s.layout)
+    pieces = x._reinterpret(a.dtype, [STAGES * BLOCK_M // SHARE, SHARE, 128], a.layout)
+    scales = x_s._reinterpret(gl.float32, [STAGES * PARTS, BOX], a_s.layout)
     slot = 0
     phase = 1
     blocks = gl.cdiv(K, 128)
@@ -350,10 +350,10 @@ def _load(
                 if PAIR:  # half of the rows, to both; the other half comes from there
                     half = gl.program_id(0) % 2
                     at = shared_row(row + BOX * i + SHARE * half)
-                    tma.async_copy_global_to_shared(a, [at, block * 128], bar, boxes.index(2 * part + half))
+                    tma.async_copy_global_to_shared(a, [at, block * 128], bar, pieces.index(2 * part + half))
                 else:
-                    tma.async_copy_global_to_shared(a, [row + BOX * i, block * 128], bar, boxes.index(part))
-                tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row + BOX * i], bar, runs.index(part))
+                    tma.async_copy_global_to_shared(a, [row + BOX * i, block * 128], bar, pieces.index(part))
+                tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row + BOX * i], bar, scales.index(part))
             slot, phase = advance(slot, phase, STAGES)
     if PAIR:  # no block ends before the other has sent it all and taken all
         for _ in gl.static_range(STAGES):

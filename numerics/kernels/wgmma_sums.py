@@ -32,7 +32,7 @@ def consume(
 ):  # fmt: skip
     """All tiles of a program, of which this warpgroup has 64 rows or twice 64."""
     if MODE == WEIGHT and INDEX == 1:
-        _give(0)
+        give(0)
     if MODE == DENSE and BLOCK_N == 128 and CONSUMERS > 1:
         _ahead(given, shared, sizes, strides, INDEX, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)
     else:
@@ -77,7 +77,7 @@ def _one_by_one(
                 if BLOCK_N > 128:
                     next_far = gl.load(past + step_k)
             mbarrier.wait(full.index(slot), phase)
-            total, beside = _multiply(
+            total, beside = multiply(
                 total, beside, near, far, slot, phase, shared, INDEX, MODE, CONSUMERS, BLOCK_N, PIECES
             )
             near = next
@@ -142,7 +142,7 @@ def _ahead(
         for block in range(1, blocks - pending):
             next = gl.load(at + gl.minimum(block + 1, blocks - 1) * stride_bsk)
             mbarrier.wait(full.index(slot), phase)
-            total, beside = _multiply(
+            total, beside = multiply(
                 total, beside, near, near, slot, phase, shared, INDEX, MODE, CONSUMERS, BLOCK_N, PIECES
             )
             near = next
@@ -183,7 +183,7 @@ def _scales(b_s, N, col, group, strides, MODE: gl.constexpr, BLOCK_N: gl.constex
 
 
 @gluon.jit
-def _multiply(
+def multiply(
     total, beside, near, far, slot, phase, shared, INDEX: gl.constexpr,
     MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, PIECES: gl.constexpr,
 ):  # fmt: skip
@@ -233,7 +233,7 @@ def _begin(
         _await(INDEX)
     part = warpgroup_mma(x.index(rows), right.permute((1, 0)), blank, use_acc=False, is_async=True)
     if MODE == WEIGHT:
-        _give(1 - INDEX)
+        give(1 - INDEX)
     return part, scale
 
 
@@ -247,7 +247,7 @@ def _await(WHO: gl.constexpr):
 
 
 @gluon.jit
-def _give(WHO: gl.constexpr):
+def give(WHO: gl.constexpr):
     """Give the turn to a warpgroup."""
     if WHO == 0:
         _said("bar.arrive 10, 256; mov.u32 $0, 0;")
