@@ -18,7 +18,6 @@ import torch
 from hwmodels.units import GIGA, TERA, US_PER_S
 from numerics import ops
 from numerics.card import measure
-from numerics.card.unchosen import pairs
 from numerics.card.workload import Case, Work, cases
 from numerics.reference import compare
 
@@ -33,10 +32,9 @@ def run(
     rivals: a folder with packages of other projects, put before Python's path. only: families, all where it is empty.
     ValueError for a family that there is not.
     """
-    known = list(dict.fromkeys(case.family for case in (*cases(quick), *pairs())))
+    known = list(dict.fromkeys(case.family for case in cases(quick)))
     if unknown := sorted(set(only) - set(known)):
         raise ValueError(f"families are {', '.join(known)}; got {unknown}")
-    whole = {case.family for case in cases(quick)}
     measure.require_device()
     sys.path[:0] = [str(rivals.resolve())] if rivals else []
     repetitions = 10 if quick else 50
@@ -45,7 +43,7 @@ def run(
         show(ceiling_line(ceilings))
         show(HEAD)
         rows: list[Row] = []
-        for case in (c for c in (*cases(quick), *pairs()) if c.family in (only or whole)):
+        for case in (c for c in cases(quick) if not only or c.family in only):
             for row in measured(case, ceilings, repetitions, monitor):
                 rows.append(row)
                 show(line(row))

@@ -28,17 +28,20 @@ compares with the fastest of all.
 
 Forms of products: *default* (what a call without a choice takes); `192x128 3 consumers s4`: tiles of rows x columns,
 warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py), *pair* where two programs load rows for
-each other; *twin* (the same product in Triton, with equal bits); *scales stored by row* (the default on scales of
-another layout: they are turned first). On a card measured before 2026-11-30 forms are Triton's: *flat*, *descriptor*,
-*pointer*, *twin* (two programs of 64 rows an SM), *low*.
+each other, *band* the tile rows that neighbouring programs share (8 where it is not said); *twin* (the same product in
+Triton, with equal bits); *scales stored by row* (the default on scales of another layout: they are turned first). On a
+card measured before 2026-11-30 forms are Triton's: *flat*, *descriptor*, *pointer*, *twin* (two programs of 64 rows an
+SM), *low*.
 Forms of attention: *default* (Hopper's own in Gluon, numerics/kernels/flash.py and flash_backward.py; dQ added in one
 order, so that every bit repeats), *in any order* (the same without that; when its rows here were measured it was called
 default and the other *in one order*), *tma*, *pointer*, *wide* (Triton; two backward kernels of seven products, whose
 bits repeat too).
 
-What binds products on an H200 is what L2 gives: at 4096 x 7168 x 16384 tiles of 192 x 128 take 612 us without loads,
+What bound products of 192 x 128 on an H200 is what L2 gives: at 4096 x 7168 x 16384 they take 612 us without loads,
 722 us without products (9 TB/s) and 828 us with both (an experiment of 2026-11-30 with kernels that skip one or the
-other; no row here). By arithmetic on these rows: attention forward the tensor core (86 % of the matrix rate);
+other; no row here). Pairs of programs with tiles of 256 x 128 read 0.6 of those bytes; which of the tensor core, shared
+memory (by arithmetic 1,150 cycles a block of 128 of K beside 1,024 of products) and power binds those, no counter has
+said. By arithmetic on these rows: attention forward the tensor core (86 % of the matrix rate);
 backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400 cycles
 of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 150 us of its time
 go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); weight gradients the tensor core, and two

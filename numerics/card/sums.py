@@ -30,7 +30,9 @@ def differing(device: str, rows: int = 256, columns: int = 320, depth: int = 102
         exact, weights = (hopper.scaled_gemm(a, a_s, b, scales, fused=fused) for scales in (blocks, b_s))
         outputs = _outputs(*(x.to(device) for x in (a, a_s, b, b_s, blocks)))
         for name, output in outputs:
-            wanted = {"masked": _some(exact), "gemm 77 rows": exact[:77]}.get(name, exact)
+            wanted = {
+                "masked": _some(exact), "gemm 77 rows": exact[:77], "grouped, blocks without a group": _odd(exact)
+            }.get(name, exact)  # fmt: skip
             wanted = weights if name.startswith("wgrad") else wanted
             yield f"{name} {sign}", _said(output, wanted, sign)
 
@@ -42,6 +44,12 @@ def _some(exact: Tensor) -> Tensor:
     return some
 
 
+def _odd(exact: Tensor) -> Tensor:
+    """The rows of every second block of 128, and zeros."""
+    odd = torch.arange(len(exact)) // TILE % 2 == 1
+    return torch.where(odd[:, None], exact, 0.0)
+
+
 def _outputs(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, blocks: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same product by every kernel; of the masked one the rows that count, which leaves zeros elsewhere."""
     yield "gemm", dense.gemm(a, a_s, b, blocks)
@@ -50,13 +58,15 @@ def _outputs(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, blocks: Tensor) -> 
     if a.is_cuda:
         for form in (*wgmma.DENSE_FORMS, dense.VARIANTS["flat"]):
             yield f"gemm {form.name}", dense.gemm(a, a_s, b, blocks, config=form)
+            # several tiles a program, whose stores lie beside the products of the next
+            yield f"gemm {form.name} 2 SMs", dense.gemm(a, a_s, b, blocks, config=form, sms=2)
     stacked, both = torch.stack([b.view(torch.uint8)] * 2).view(b.dtype), torch.stack([blocks] * 2)
     table = torch.arange(len(a) // TILE, device=a.device).int() % 2
     yield "grouped", groups.grouped_gemm(a, a_s, stacked, both, table)
-    forms = {f"wgrad {form.name}": form for form in wgmma.WEIGHT_FORMS} if a.is_cuda else {"wgrad": None}
-    for name, form in forms.items():
+    yield "grouped, blocks without a group", groups.grouped_gemm(a, a_s, stacked, both, table - 1)
+    for name, sms in {"wgrad": None, **({"wgrad 2 SMs": 2} if a.is_cuda else {})}.items():
         out = torch.zeros(len(a), len(b), device=a.device)
-        yield name, wgrad.wgrad_gemm(a, a_s, b, b_s, out, config=form)
+        yield name, wgrad.wgrad_gemm(a, a_s, b, b_s, out, sms=sms)
     half = len(a) // 2
     counts = torch.tensor([half - 3, 1], dtype=torch.int32, device=a.device)
     parts = a.view(2, half, -1), a_s.unflatten(0, (2, half))

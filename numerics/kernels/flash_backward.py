@@ -35,7 +35,8 @@ from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from numerics.kernels.flash import REGISTERS, boxes, parts
 from numerics.kernels.flash_products import multiply
-from numerics.kernels.wgmma import add_in_memory, barrier
+from numerics.kernels.wgmma import barrier
+from numerics.kernels.wgmma_sums import add_in_memory
 
 KEYS, QUERIES = 128, 64
 """Keys a program owns, queries it visits at a time."""

@@ -4,22 +4,20 @@
 The form that numerics/kernels/by_group.py's `grouped_wgrad` takes on a card: experts, whose spans only the device
 knows, or spans of a dense layer with few outputs. That file's Triton kernel is the twin that the interpreter runs, with
 equal bits. The roles are numerics/kernels/wgmma.py's: a warp that loads, two warpgroups that multiply 64 rows each;
-here a tile's depth is its group's, column scales stay in registers, and C is written, not added to.
+here a tile's depth is its group's, and C is written, not added to.
 """
 
 import torch
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
-    mbarrier,
-    tma,
-    warpgroup_mma_wait,
-)
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 
 from hwmodels.formats import TILE
-from numerics.kernels.wgmma import _before, _boxes, _flat, _next, _start, by_column
+from numerics.kernels.cluster import WARPS, alone, rewriting
+from numerics.kernels.wgmma import boxes, by_column, runs
+from numerics.kernels.wgmma_sums import give, multiply
+from numerics.kernels.wgmma_tiles import WEIGHT, advance
 
 ROWS, STAGES, REGISTERS = 128, 5, 168
 """Rows of a tile, by 128 columns; slots of 128 rows of both operands; the cap at launch, as wgmma's two consumers."""
@@ -38,10 +36,11 @@ def outer(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, offsets: Tensor, out: 
     groups, n, k = out.shape
     a_s, b_s = by_column(a_s), by_column(b_s)
     tiles = -(-n // ROWS), -(-k // 128)
-    _outer[(min(groups * tiles[0] * tiles[1], sms),)](
-        _boxes(a, 64, 128), _boxes(b, 128, 128), _flat(a_s, 64), _flat(b_s, 128), _boxes(out.flatten(0, 1), 64, 64),
-        offsets, n, *tiles, groups, a_s.stride(1), b_s.stride(1), SLOTS=STAGES, num_warps=4, maxnreg=REGISTERS,
-    )  # fmt: skip
+    with rewriting():
+        _outer[(min(groups * tiles[0] * tiles[1], sms),)](
+            boxes(a, ROWS, 128), boxes(b, 128, 128), runs(a_s, ROWS), runs(b_s, 128), boxes(out.flatten(0, 1), 64, 64),
+            offsets, n, *tiles, groups, a_s.stride(1), b_s.stride(1), SLOTS=STAGES, num_warps=4, maxnreg=REGISTERS,
+        )  # fmt: skip
 
 
 @gluon.jit(do_not_specialize=["N", "tiles_n", "tiles_k", "groups", "stride_a_s", "stride_b_s"])
@@ -57,8 +56,9 @@ def _outer(
     empty = gl.allocate_shared_memory(gl.int64, [SLOTS, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(SLOTS):
         mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=2)
+        mbarrier.init(empty.index(i), count=2 * WARPS)
     fence_async_shared()
+    alone()
     given = (a, b, a_s, b_s, c, offsets)
     shared = (x, y, x_s, y_s, out, full, empty)
     sizes = (N, tiles_n, tiles_k, groups, stride_a_s, stride_b_s)
@@ -88,6 +88,8 @@ def _load(given, shared, sizes, SLOTS: gl.constexpr):
     a, b, a_s, b_s, c, offsets = given
     x, y, x_s, y_s, out, full, empty = shared
     N, tiles_n, tiles_k, groups, stride_a_s, stride_b_s = sizes
+    rows = x._reinterpret(a.dtype, [SLOTS, 128, 128], a.layout)
+    scales = x_s._reinterpret(gl.float32, [SLOTS, 128], a_s.layout)
     slot = 0
     phase = 1
     for tile in range(gl.program_id(0), groups * tiles_n * tiles_k, gl.num_programs(0)):
@@ -98,10 +100,9 @@ def _load(given, shared, sizes, SLOTS: gl.constexpr):
             mbarrier.expect(bar, 256 * 128 + 4 * 256)
             tma.async_copy_global_to_shared(b, [col, block * 128], bar, y.index(slot))
             tma.async_copy_global_to_shared(b_s, [block * stride_b_s + col], bar, y_s.index(slot))
-            for i in gl.static_range(2):
-                tma.async_copy_global_to_shared(a, [row + 64 * i, block * 128], bar, x.index(2 * slot + i))
-                tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row + 64 * i], bar, x_s.index(2 * slot + i))
-            slot, phase = _next(slot, phase, SLOTS)
+            tma.async_copy_global_to_shared(a, [row, block * 128], bar, rows.index(slot))
+            tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row], bar, scales.index(slot))
+            slot, phase = advance(slot, phase, SLOTS)
 
 
 @gluon.jit
@@ -110,24 +111,20 @@ def _consume(given, shared, sizes, INDEX: gl.constexpr, SLOTS: gl.constexpr):
     x, y, x_s, y_s, out, full, empty = shared
     N, tiles_n, tiles_k, groups, stride_a_s, stride_b_s = sizes
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32])
+    buffers = (x, y, y, x_s, y_s, out, out, full, empty)
     slot = 0
     phase = 0
+    if INDEX == 1:
+        give(0)
     for tile in range(gl.program_id(0), groups * tiles_n * tiles_k, gl.num_programs(0)):
         group, row, col, first, depth = _place(tile, offsets, sizes)
         total = gl.zeros([64, 128], gl.float32, layout)
-        for block in range(depth):
+        beside = total
+        for _ in range(depth):
             mbarrier.wait(full.index(slot), phase)
-            part = _start(x.index(2 * slot + INDEX), y.index(slot), total)
-            scale = x_s.index(2 * slot + INDEX).load(gl.SliceLayout(1, layout))
-            column = y_s.index(slot).load(gl.SliceLayout(0, layout))
-            part = warpgroup_mma_wait(0, deps=[part])
-            # A slot is given back behind the next products, which wait for these sums: numerics/kernels/wgmma.py saw
-            # scales overwritten before they were read where it was given back at once.
-            mbarrier.arrive(empty.index(_before(slot, SLOTS)), pred=block > 0)
-            total += part * gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
-            slot, phase = _next(slot, phase, SLOTS)
+            total, beside = multiply(total, beside, 1.0, 1.0, slot, phase, buffers, INDEX, WEIGHT, 2, 128, 1)
+            slot, phase = advance(slot, phase, SLOTS)
         _write(c, total, out.index(INDEX), group * N, row + 64 * INDEX, N, col)
-        mbarrier.arrive(empty.index(_before(slot, SLOTS)), pred=depth > 0)
     tma.store_wait(0)
 
 

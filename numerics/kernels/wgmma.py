@@ -11,38 +11,30 @@ multiplies 128 elements of K into a scratch sum, frees the slot, and adds the sc
 sum on the CUDA cores, while another consumer has the tensor core: that overlap is what the form is for. Scales of rows
 travel with the operands; they lie M-contiguous, [blocks of K, M], as the casts store them.
 
-What binds them is L2 (4096 x 7168 x 16384, H200, 2026-11-30): tiles of 192 x 128 take 612 us without loads, 722 us
-without products (9 TB/s), 828 us with both. So tiles are 256 x 128 where waves allow it (719 us): two pieces of 64 rows
-a consumer share b. Two programs may also make a pair (cluster.py): each loads half of the rows for both.
+What held tiles of 192 x 128 back was L2 (4096 x 7168 x 16384, H200, 2026-11-30: 612 us without loads, 722 us without
+products, 828 us with both). What has made them faster, on the same day: tiles of 256 x 128 (719 us); warps that wait
+and arrive by themselves (cluster.py; 117 to 109 us at 4096 x 2112 x 7168); multiply-adds that let others in (117 to 106
+there, with the former and stores beside products 101); stores beside products (wgmma_sums.py; 1 to 3 % where K is at
+most 2,048); pairs of programs of which each loads half of the rows for both (1 % over V3's six shapes, 3 % of weight
+gradients); bands of 16 tile rows (8 % at K = 512).
 """
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from triton._C.libtriton import ir
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language._core import builtin
-from triton.experimental.gluon.language.nvidia.hopper import (
-    fence_async_shared,
-    mbarrier,
-    tma,
-    warpgroup_mma,
-    warpgroup_mma_wait,
-)
+from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from hwmodels.formats import TILE
-from numerics.kernels.cluster import ARRIVALS, meet, rewriting, shared_row
+from numerics.kernels.cluster import BLOCKS, WARPS, alone, meet, rewriting, shared_row
+from numerics.kernels.wgmma_sums import consume
+from numerics.kernels.wgmma_tiles import DENSE, GROUPED, MASKED, WEIGHT, advance, place, walk
 
 barrier = getattr(gl, "thread_barrier", None) or gl.barrier
 """Of a warpgroup's threads, by its name in Triton 3.6 or in 3.7."""
-DENSE = gl.constexpr(0)
-GROUPED = gl.constexpr(1)
-MASKED = gl.constexpr(2)
-WEIGHT = gl.constexpr(3)
 
 
 class Form(NamedTuple):
@@ -64,14 +56,17 @@ class Form(NamedTuple):
         return 64 * self.consumers * self.pieces
 
     def columns(self, n: int) -> int:
-        """Tile columns over n; of 192 columns, and of pairs of programs, they come in pairs."""
-        if self.block_n == 192 or self.pair:
-            return 2 * -(-n // (2 * self.block_n))
-        return -(-n // self.block_n)
+        """Tile columns over n; of pairs of programs they come in pairs."""
+        return 2 * -(-n // (2 * self.block_n)) if self.pair else -(-n // self.block_n)
 
     def tiles(self, m: int, n: int) -> int:
         """Tiles of a matrix [m, n]."""
         return -(-m // self.block_m) * self.columns(n)
+
+    @property
+    def boxes(self) -> int:
+        """Rows of a that one copy brings: all of a tile's, or 64 where they are no power of two."""
+        return self.block_m if self.block_m & (self.block_m - 1) == 0 else 64
 
     @property
     def name(self) -> str:
@@ -92,20 +87,25 @@ def takes(a: Tensor, b: Tensor, out: Tensor, promote: int) -> bool:
     return here and promote == 128 and aligned
 
 
-DENSE_FORMS = {Form(3, 128, 4): (0.65, 0.7), Form(2, 128, 3, pieces=2): (0.80, 1.8), Form(2, 128, 5): (0.49, 0.74)}
-"""Forms of large products, with microseconds that a tile takes for 128 elements of K (4096 x 7168 x 16384) and besides
-(mean of the three shapes of V3 with K of at most 2,048; H200, 2026-11-30, time over waves): what waves are weighed by.
-
-None is of pairs. Those had equal bits at every shape, and took 1.4 to 2 times as long behind a fence in each arrival;
-without it (cluster.py) no card has run them: `python -m numerics bench --only pairs` does."""
-GROUPED_FORM = Form(2, 192, 4)
-"""Of experts' rows, which come in blocks of 128."""
+DENSE_FORMS = {
+    Form(2, 128, 3, pieces=2, pair=True, band=16): (0.766, 0.84), Form(3, 128, 4): (0.546, 1.08),
+    Form(2, 128, 5): (0.412, 0.66),
+}  # fmt: skip
+"""Forms of large products, with microseconds that a tile takes for 128 elements of K and besides: what waves are
+weighed by. Fitted to twelve shapes (H200, 2026-11-30, M of 256 to 16,384: least squares of relative errors after 6 us
+a call, that of 4096 x 7168 x 16384 counted four times); each of the twelve gets its fastest form."""
+GROUPED_FORM = Form(2, 256, 3, band=16)
+"""Of experts' rows, which come in blocks of 128. Pairs were 2 % slower."""
 FEW_FORM = Form(1, 128, 8)
 """Of at most 64 rows a group."""
 MASKED_FORM = Form(2, 128, 5)
 """Of at most 128 rows a group, or more."""
-WEIGHT_FORMS = {Form(3, 128, 4): (0.892, 0.0), Form(2, 128, 3, pieces=2): (1.284, 0.0)}
-"""Of weight gradients, as DENSE_FORMS (4,096 tokens, median of the six shapes)."""
+WEIGHT_FORM = Form(2, 128, 5, pair=True)
+"""Of weight gradients. Tiles of 192 x 128 were 3 % faster at one of V3's shapes (2112 x 7168) and up to 13 % slower at
+five."""
+LONG = 2048
+"""The least K for which no more programs run than the number of waves asks for: they leave L2 and power to others (up
+to 5 % faster; at K = 512, where stores bind, 9 % slower)."""
 SHARED = 232_448 - 2048
 """Bytes of shared memory a program may take on Hopper (227 KiB; CUDA programming guide, compute capability 9.0), less
 barriers and alignment."""
@@ -123,13 +123,16 @@ def choose(m: int, n: int, k: int, sms: int) -> Form:
         consumers = 1 if m <= TILE // 2 else 2
         width = min((128, 64, 32, 16), key=lambda w: -(-n // (w * sms)) * w)
         return deepest(Form(consumers, width, 8))
-    return quickest(DENSE_FORMS, m, n, k, sms)
+    return quickest(m, n, k, sms)
 
 
-def quickest(forms: dict[Form, tuple[float, float]], m: int, n: int, k: int, sms: int) -> Form:
-    """The one of `forms` that takes least for a [m, k] b [n, k]^T, as waves of tiles."""
+def quickest(m: int, n: int, k: int, sms: int) -> Form:
+    """The one of DENSE_FORMS that takes least for a [m, k] b [n, k]^T, as waves of tiles."""
     blocks = -(-k // TILE)
-    us = {form: -(-form.tiles(m, n) // sms) * (blocks * each + besides) for form, (each, besides) in forms.items()}
+    us = {
+        form: -(-form.tiles(m, n) // sms) * (blocks * each + besides)
+        for form, (each, besides) in DENSE_FORMS.items() if form.pieces <= blocks
+    }  # fmt: skip
     return min(us, key=us.__getitem__)
 
 
@@ -140,6 +143,8 @@ def masked_form(group_rows: int) -> Form:
 
 def dense(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor, form: Form, sms: int) -> None:
     """out [M, N] = a [M, K] b [N, K]^T."""
+    if form.pieces > -(-a.shape[1] // TILE):
+        raise ValueError(f"{form.name} takes at least {form.pieces} blocks of K; got K = {a.shape[1]}")
     rows = -(-a.shape[0] // form.block_m)
     _launch(DENSE, a, a_s, b, b_s, out, form, sms, rows)
 
@@ -168,6 +173,15 @@ def weight(a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor, form: Fo
     _launch(WEIGHT, a, a_s, b, b_s, out, form, sms, -(-a.shape[0] // form.block_m))
 
 
+def programs(form: Form, tiles: int, k: int, sms: int) -> int:
+    """How many run: at most one an SM, of long products as few as need as many waves, of pairs an even number."""
+    each = 2 if form.pair else 1
+    tiles, most = tiles // each, sms // each
+    if k >= LONG:
+        most = -(-tiles // -(-tiles // most))
+    return each * min(tiles, most)
+
+
 def _launch(
     mode: Any, a: Tensor, a_s: Tensor, b: Tensor, b_s: Tensor, out: Tensor, form: Form, sms: int,
     tiles_m: int, group_rows: int = 1, table: Tensor | None = None,
@@ -178,18 +192,18 @@ def _launch(
     n = out.shape[1]
     weight = mode is WEIGHT
     columns = form.columns(n)
-    wide, side = min(form.block_n, 128), form.block_n == 192
     strides = (0, *b_s.stride()) if b_s.ndim == 2 else b_s.stride()
     a_s = by_column(a_s)
     if weight:
         b_s = by_column(b_s)
         strides = (0, *b_s.stride())
-    programs = 2 * min(tiles_m * columns // 2, sms // 2) if form.pair else min(tiles_m * columns, sms)
-    with rewriting() if form.pair else nullcontext():
-        _products[(programs,)](
-            _boxes(a, 32 if form.pair else 64, 128), _boxes(b, wide, 128), _boxes(b, 64, 128) if side else None,
-            _flat(a_s, 64), _flat(b_s, form.block_n) if weight else b_s,
-            _boxes(out, 64, 64 if weight else wide), _boxes(out, 64, 64) if side else None, table,
+    wide, side, rows = min(form.block_n, 128), max(form.block_n - 128, 0), form.boxes
+    with rewriting():
+        _products[(programs(form, tiles_m * columns, k, sms),)](
+            boxes(a, rows // 2 if form.pair else rows, 128), boxes(b, wide, 128),
+            boxes(b, side, 128) if side else None,
+            runs(a_s, rows), runs(b_s, form.block_n) if weight else b_s,
+            boxes(out, 64, 64 if weight else wide), boxes(out, 64, side) if side else None, table,
             m, n, k, tiles_m, columns, group_rows, a_s.stride(1), *strides, out.stride(0),
             MODE=mode.value, CONSUMERS=form.consumers, BLOCK_N=form.block_n, STAGES=form.stages, BAND=form.band,
             PAIR=form.pair, PIECES=form.pieces, num_warps=4, maxnreg=LAUNCH_REGISTERS[form.consumers],
@@ -209,14 +223,14 @@ def by_column(scales: Tensor) -> Tensor:
     return wide.copy_(scales.t()).t()
 
 
-def _boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+def boxes(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """A descriptor of boxes of a matrix, in the swizzled layout that warp-group products read and stores write."""
     swizzle = min(128, columns * x.element_size())
     layout = gl.NVMMASharedLayout(swizzle, 8 * x.element_size(), 2)
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [rows, columns], layout)
 
 
-def _flat(scales: Tensor, rows: int) -> TensorDescriptor:
+def runs(scales: Tensor, rows: int) -> TensorDescriptor:
     """A descriptor of runs of `rows` scales anywhere in memory; `block * stride + row` is where one starts."""
     length = (scales.shape[1] - 1) * scales.stride(1) + scales.shape[0]
     flat = scales.as_strided((length,), (1,))
@@ -238,7 +252,7 @@ def _products(
     if CONSUMERS == 1:
         gl.warp_specialize(
             [
-                (_consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
                 (_load, (given, shared, sizes, strides, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
             ],
             [1],
@@ -247,8 +261,8 @@ def _products(
     elif CONSUMERS == 2:
         gl.warp_specialize(
             [
-                (_consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
-                (_consume, (given, shared, sizes, strides, 1, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 1, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
                 (_load, (given, shared, sizes, strides, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
             ],
             [4, 1],
@@ -257,9 +271,9 @@ def _products(
     else:
         gl.warp_specialize(
             [
-                (_consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
-                (_consume, (given, shared, sizes, strides, 1, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
-                (_consume, (given, shared, sizes, strides, 2, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 0, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 1, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
+                (consume, (given, shared, sizes, strides, 2, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
                 (_load, (given, shared, sizes, strides, MODE, CONSUMERS, BLOCK_N, STAGES, BAND, PAIR, PIECES)),
             ],
             [4, 4, 1],
@@ -278,74 +292,24 @@ def _shared(
     x = gl.allocate_shared_memory(a.dtype, [STAGES * CONSUMERS * PIECES, 64, 128], a.layout)
     y = gl.allocate_shared_memory(b.dtype, [STAGES, WIDE, 128], b.layout)
     x_s = gl.allocate_shared_memory(gl.float32, [STAGES * CONSUMERS * PIECES, 64], a_s.layout)
-    y_side, y_s, out, out_side = y, x_s, x, x  # where a form has no use for them
-    if BLOCK_N == 192:
-        y_side = gl.allocate_shared_memory(b.dtype, [STAGES, 64, 128], b.layout)
-        out_side = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, 64], c_side.layout)
+    y_side, y_s, out_side = y, x_s, x  # where a form has no use for them
+    if BLOCK_N > 128:
+        y_side = gl.allocate_shared_memory(b.dtype, [STAGES, BLOCK_N - 128, 128], b.layout)
+        out_side = gl.allocate_shared_memory(c.dtype, [CONSUMERS, 64, BLOCK_N - 128], c_side.layout)
     if MODE == WEIGHT:
         y_s = gl.allocate_shared_memory(gl.float32, [STAGES, BLOCK_N], b_s.layout)
-        out = gl.allocate_shared_memory(c.dtype, [CONSUMERS * PIECES, 64, 64], c.layout)
-    else:
-        out = gl.allocate_shared_memory(c.dtype, [CONSUMERS * PIECES, 64, WIDE], c.layout)
+    out = gl.allocate_shared_memory(c.dtype, [CONSUMERS * PIECES, 64, 64 if MODE == WEIGHT else WIDE], c.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for i in gl.static_range(STAGES):
         mbarrier.init(full.index(i), count=1)
-        mbarrier.init(empty.index(i), count=CONSUMERS * ARRIVALS if PAIR else CONSUMERS)
+        mbarrier.init(empty.index(i), count=CONSUMERS * WARPS * (BLOCKS if PAIR else 1))
     fence_async_shared()
+    alone()
     if PAIR:
         barrier()
         meet()
     return x, y, y_side, x_s, y_s, out, out_side, full, empty
-
-
-@gluon.jit
-def _place(
-    tile, table, sizes, MODE: gl.constexpr, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, BAND: gl.constexpr,
-    PAIR: gl.constexpr,
-):  # fmt: skip
-    """Where a tile lies: row of a and C, columns of its wide and its narrow piece, group, and rows that count.
-
-    Tiles are walked in bands of BAND tile rows, down each band column by column: programs that run together share
-    operands in L2. Of 192 columns, 128 share one of b's scales and 64 half of another's: pairs of tiles share three.
-    """
-    M, N, K, tiles_m, tiles_n, group_rows = sizes
-    if PAIR:
-        tiles_n = tiles_n // 2
-    band = tile // (BAND * tiles_n)
-    height = gl.minimum(tiles_m - band * BAND, BAND)
-    within = tile % (BAND * tiles_n)
-    tile_m = band * BAND + within % height
-    tile_n = within // height
-    if PAIR:
-        tile_n = 2 * tile_n + gl.program_id(0) % 2
-    row = tile_m * BLOCK_M
-    group = 0
-    filled = BLOCK_M
-    if MODE == GROUPED:
-        group = gl.load(table + row // 128)
-        filled = gl.where(group >= 0, BLOCK_M, 0)
-        group = gl.maximum(group, 0)
-    elif MODE == MASKED:
-        tiles_a_group = gl.cdiv(group_rows, BLOCK_M)
-        group = tile_m // tiles_a_group
-        first = tile_m % tiles_a_group * BLOCK_M
-        row = group * group_rows + first
-        filled = gl.load(table + group) - first
-    col = tile_n * BLOCK_N
-    side = col
-    if BLOCK_N == 192:
-        col = tile_n // 2 * 384 + tile_n % 2 * 256
-        side = tile_n // 2 * 384 + tile_n % 2 * 64 + 128
-    return row, col, side, group, filled
-
-
-@gluon.jit
-def _walk(sizes, PAIR: gl.constexpr):
-    """First tile of a program, number of tiles, and step from one to the next; of pairs of tiles for a pair."""
-    M, N, K, tiles_m, tiles_n, group_rows = sizes
-    blocks: gl.constexpr = 2 if PAIR else 1
-    return gl.program_id(0) // blocks, tiles_m * tiles_n // blocks, gl.num_programs(0) // blocks
 
 
 @gluon.jit
@@ -361,239 +325,37 @@ def _load(
     stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c = strides
     BLOCK_M: gl.constexpr = 64 * CONSUMERS * PIECES
     BYTES: gl.constexpr = (BLOCK_M + BLOCK_N) * 128 + 4 * BLOCK_M + (4 * BLOCK_N if MODE == WEIGHT else 0)
-    halves = x
-    if PAIR:
-        halves = x._reinterpret(a.dtype, [2 * STAGES * CONSUMERS * PIECES, 32, 128], a.layout)
+    BOX: gl.constexpr = a_s.block_type.shape[0]
+    PARTS: gl.constexpr = BLOCK_M // BOX
+    SHARE: gl.constexpr = a.block_type.shape[0]
+    pieces = x._reinterpret(a.dtype, [STAGES * BLOCK_M // SHARE, SHARE, 128], a.layout)
+    scales = x_s._reinterpret(gl.float32, [STAGES * PARTS, BOX], a_s.layout)
     slot = 0
     phase = 1
     blocks = gl.cdiv(K, 128)
-    first, count, step = _walk(sizes, PAIR)
+    first, count, step = walk(sizes, PAIR)
     for tile in range(first, count, step):
-        row, col, side, group, filled = _place(tile, table, sizes, MODE, BLOCK_M, BLOCK_N, BAND, PAIR)
-        depth = gl.where(filled > 0, blocks, 0)
-        for block in range(depth):
+        row, col, group, filled = place(tile, table, sizes, MODE, BLOCK_M, BLOCK_N, BAND, PAIR)
+        for block in range(gl.where(filled > 0, blocks, 0)):
             bar = full.index(slot)
             mbarrier.wait(empty.index(slot), phase)
             mbarrier.expect(bar, BYTES)
             tma.async_copy_global_to_shared(b, [group * N + col, block * 128], bar, y.index(slot))
-            if BLOCK_N == 192:
-                tma.async_copy_global_to_shared(b_side, [group * N + side, block * 128], bar, y_side.index(slot))
+            if BLOCK_N > 128:
+                tma.async_copy_global_to_shared(b_side, [group * N + col + 128, block * 128], bar, y_side.index(slot))
             if MODE == WEIGHT:
                 tma.async_copy_global_to_shared(b_s, [block * stride_bsk + col], bar, y_s.index(slot))
-            for i in gl.static_range(CONSUMERS * PIECES):
-                part = slot * CONSUMERS * PIECES + i
+            for i in gl.static_range(PARTS):
+                part = slot * PARTS + i
                 if PAIR:  # half of the rows, to both; the other half comes from there
                     half = gl.program_id(0) % 2
-                    place = shared_row(row + 64 * i + 32 * half)
-                    tma.async_copy_global_to_shared(a, [place, block * 128], bar, halves.index(2 * part + half))
+                    at = shared_row(row + BOX * i + SHARE * half)
+                    tma.async_copy_global_to_shared(a, [at, block * 128], bar, pieces.index(2 * part + half))
                 else:
-                    tma.async_copy_global_to_shared(a, [row + 64 * i, block * 128], bar, x.index(part))
-                tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row + 64 * i], bar, x_s.index(part))
-            slot, phase = _next(slot, phase, STAGES)
+                    tma.async_copy_global_to_shared(a, [row + BOX * i, block * 128], bar, pieces.index(part))
+                tma.async_copy_global_to_shared(a_s, [block * stride_a_s + row + BOX * i], bar, scales.index(part))
+            slot, phase = advance(slot, phase, STAGES)
     if PAIR:  # no block ends before the other has sent it all and taken all
         for _ in gl.static_range(STAGES):
             mbarrier.wait(empty.index(slot), phase)
-            slot, phase = _next(slot, phase, STAGES)
-
-
-@gluon.jit
-def _consume(
-    given, shared, sizes, strides, INDEX: gl.constexpr,
-    MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, BAND: gl.constexpr,
-    PAIR: gl.constexpr, PIECES: gl.constexpr,
-):  # fmt: skip
-    """A warpgroup that multiplies: one or two pieces of 64 rows of every tile; of 192 columns 128 and then 64."""
-    a, b, b_side, a_s, b_s, c, c_side, table = given
-    x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
-    M, N, K, tiles_m, tiles_n, group_rows = sizes
-    stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c = strides
-    slot = 0
-    phase = 0
-    blocks = gl.cdiv(K, 128)
-    first, count, step = _walk(sizes, PAIR)
-    for tile in range(first, count, step):
-        row, col, side, group, filled = _place(tile, table, sizes, MODE, 64 * CONSUMERS * PIECES, BLOCK_N, BAND, PAIR)
-        depth = gl.where(filled > 0, blocks, 0)
-        total, beside, slot, phase = _sums(
-            given, shared, sizes, strides, col, side, group, depth, slot, phase, INDEX,
-            MODE, CONSUMERS, BLOCK_N, STAGES, PAIR, PIECES,
-        )  # fmt: skip
-        below: gl.constexpr = 64 * PIECES * INDEX
-        mine: gl.constexpr = PIECES * INDEX
-        if MODE == WEIGHT:
-            # Two pieces have two buffers, of which one may be on its way.
-            _add(c, total, out.index(mine), out.index(mine + PIECES - 1), row + below, col, PIECES - 1)
-            if PIECES == 2:
-                _add(c, beside, out.index(mine), out.index(mine + 1), row + below + 64, col, 1)
-            if depth > 0:
-                mbarrier.arrive(empty.index(_before(slot, STAGES)))
-        else:
-            tma.store_wait(0)
-            _store(c, total, out.index(mine), row, below, col, filled, group_rows, MODE)
-            if PIECES == 2:
-                _store(c, beside, out.index(mine + 1), row, below + 64, col, filled, group_rows, MODE)
-            elif BLOCK_N == 192:
-                _store(c_side, beside, out_side.index(INDEX), row, below, side, filled, group_rows, MODE)
-    tma.store_wait(0)
-
-
-@gluon.jit
-def _sums(
-    given, shared, sizes, strides, col, side, group, depth, slot, phase, INDEX: gl.constexpr,
-    MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr,
-    PAIR: gl.constexpr, PIECES: gl.constexpr,
-):  # fmt: skip
-    """A warpgroup's sums of one tile, of its wide and narrow columns or its two pieces, and the slot and phase next."""
-    a, b, b_side, a_s, b_s, c, c_side, table = given
-    x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
-    M, N, K, tiles_m, tiles_n, group_rows = sizes
-    stride_a_s, stride_bsg, stride_bsn, stride_bsk, stride_c = strides
-    WIDE: gl.constexpr = 128 if BLOCK_N > 128 else BLOCK_N
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, WIDE, 32])
-    thin: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32])
-    blocks = gl.cdiv(K, 128)
-    total = gl.zeros([64, WIDE], gl.float32, layout)
-    beside = gl.zeros([64, 64], gl.float32, thin)
-    if PIECES == 2:
-        beside = gl.zeros([64, WIDE], gl.float32, layout)
-    near = 1.0
-    far = 1.0
-    if MODE != WEIGHT:
-        first = gl.minimum(col, N - 1)  # a tile of a pair may lie past N
-        at = b_s + group * stride_bsg + first // 128 * stride_bsn
-        near = gl.load(at)
-        if BLOCK_N == 192:  # a tile's narrow piece may lie past N: its columns are dropped then, whatever its scale
-            past = b_s + group * stride_bsg + gl.minimum(side, N - 1) // 128 * stride_bsn
-            far = gl.load(past)
-    for block in range(depth):
-        if MODE != WEIGHT:  # loaded here, the next block's scales come while this block's products run
-            step = gl.minimum(block + 1, blocks - 1) * stride_bsk
-            next = gl.load(at + step)
-            if BLOCK_N == 192:
-                next_far = gl.load(past + step)
-        mbarrier.wait(full.index(slot), phase)
-        total, beside = _multiply(
-            total, beside, near, far, slot, phase, block, shared, INDEX, MODE, CONSUMERS, BLOCK_N, STAGES, PIECES
-        )
-        if MODE != WEIGHT:
-            near = next
-            if BLOCK_N == 192:
-                far = next_far
-        slot, phase = _next(slot, phase, STAGES)
-    return total, beside, slot, phase
-
-
-@gluon.jit
-def _multiply(
-    total, beside, near, far, slot, phase, block, shared, INDEX: gl.constexpr,
-    MODE: gl.constexpr, CONSUMERS: gl.constexpr, BLOCK_N: gl.constexpr, STAGES: gl.constexpr, PIECES: gl.constexpr,
-):  # fmt: skip
-    """The sums with 128 elements of K more, promoted. near, far: b's scales of the wide and the narrow piece."""
-    x, y, y_side, x_s, y_s, out, out_side, full, empty = shared
-    layout: gl.constexpr = total.type.layout
-    thin: gl.constexpr = beside.type.layout
-    first = slot * CONSUMERS * PIECES + PIECES * INDEX
-    left = x.index(first)
-    scale = x_s.index(first).load(gl.SliceLayout(1, layout))
-    part = _start(left, y.index(slot), total)
-    part = warpgroup_mma_wait(0, deps=[part])
-    if MODE == WEIGHT:
-        # There are no registers for column scales: they are read while they are multiplied, and a slot is given
-        # back only behind the next products, which wait for these sums. Given back here, it was once seen to be
-        # overwritten before it was read (1,088 of 117 million elements, H200).
-        if block > 0:
-            mbarrier.arrive(empty.index(_before(slot, STAGES)))
-    elif PIECES == 1 and BLOCK_N <= 128:
-        mbarrier.arrive(empty.index(slot))
-    total = _promoted(total, part, scale, near, y_s, slot, MODE)
-    if PIECES == 2:
-        # Made before what follows, behind which there is a loop of waiting (for what has come): the compiler would
-        # else begin the second products first, and keep both in registers that there are not.
-        total = _fixed(total)
-        scale = x_s.index(first + 1).load(gl.SliceLayout(1, layout))
-        mbarrier.wait(full.index(slot), phase)
-        part = _start(x.index(first + 1), y.index(slot), beside)
-        part = warpgroup_mma_wait(0, deps=[part])
-        if MODE != WEIGHT:
-            mbarrier.arrive(empty.index(slot))
-        beside = _fixed(_promoted(beside, part, scale, near, y_s, slot, MODE))
-    elif BLOCK_N == 192:
-        part = _start(left, y_side.index(slot), beside)
-        part = warpgroup_mma_wait(0, deps=[part])
-        mbarrier.arrive(empty.index(slot))
-        thin_scale = gl.convert_layout(scale * far, gl.SliceLayout(1, thin), assert_trivial=True)
-        beside += part * gl.expand_dims(thin_scale, 1)
-    return total, beside
-
-
-@gluon.jit
-def _promoted(total, part, scale, near, y_s, slot, MODE: gl.constexpr):
-    """total and a scratch sum, times its rows' scales and b's: one, or of weight gradients one a column."""
-    if MODE == WEIGHT:
-        column = y_s.index(slot).load(gl.SliceLayout(0, total.type.layout))
-        total += part * gl.expand_dims(scale, 1) * gl.expand_dims(column, 0)
-    else:
-        total += part * gl.expand_dims(scale * near, 1)
-    return total
-
-
-@gluon.jit
-def _fixed(x):
-    """x, made before what follows."""
-    return gl.inline_asm_elementwise("mov.b32 $0, $1;", "=f,f", [x], dtype=gl.float32, is_pure=False, pack=1)
-
-
-@gluon.jit
-def _start(left, right, total):
-    """Begin the scratch sum of 128 elements of K, in the shape of `total`."""
-    layout: gl.constexpr = total.type.layout
-    blank = gl.zeros([64, total.shape[1]], gl.float32, layout)
-    return warpgroup_mma(left, right.permute((1, 0)), blank, use_acc=False, is_async=True)
-
-
-@gluon.jit
-def _next(slot, phase, STAGES: gl.constexpr):
-    """The slot after this one, and the phase of its barriers."""
-    phase = gl.where(slot == STAGES - 1, phase ^ 1, phase)
-    return gl.where(slot == STAGES - 1, 0, slot + 1), phase
-
-
-@gluon.jit
-def _before(slot, STAGES: gl.constexpr):
-    """The slot before this one."""
-    return gl.where(slot == 0, STAGES, slot) - 1
-
-
-@gluon.jit
-def _store(c, total, out, row, below: gl.constexpr, col, filled, group_rows, MODE: gl.constexpr):
-    """64 rows of C, `below` the tile's first, through shared memory; the copy is not waited for."""
-    if MODE == MASKED:
-        rows = below + gl.arange(0, 64, gl.SliceLayout(1, total.type.layout))
-        total = gl.where(gl.expand_dims(rows < filled, 1), total, 0.0)
-    out.store(total.to(c.dtype))
-    fence_async_shared()
-    if MODE != MASKED or row % group_rows + below < group_rows:
-        tma.async_copy_shared_to_global(c, [row + below, col], out)
-
-
-@gluon.jit
-def _add(c, total, first, second, row, col, PENDING: gl.constexpr):
-    """C += total, 64 columns at a time, by the copy engine, `PENDING` of its reads of the buffers unfinished. One
-    program owns a tile: a sum gets one addition a call, so it does not depend on timing."""
-    layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32])
-    left, right = total.reshape([64, 2, 64]).permute([0, 2, 1]).split()
-    tma.store_wait(PENDING)
-    first.store(gl.convert_layout(left, layout, assert_trivial=True))
-    fence_async_shared()
-    add_in_memory(c, [row, col], first)
-    tma.store_wait(PENDING)
-    second.store(gl.convert_layout(right, layout, assert_trivial=True))
-    fence_async_shared()
-    add_in_memory(c, [row, col + 64], second)
-
-
-@builtin
-def add_in_memory(target: Any, coordinates: Any, source: Any, _semantic: Any = None) -> None:
-    """The copy engine adds `source` in shared memory to a box of `target`."""
-    where = _semantic._convert_to_ir_values(coordinates, require_i64=False)
-    _semantic.builder.create_async_tma_reduce(ir.DESCRIPTOR_REDUCE_KIND.ADD, target.handle, where, source.handle)
+            slot, phase = advance(slot, phase, STAGES)

@@ -45,7 +45,7 @@ def wgrad_gemm(
     if not out.numel() or not m:
         return out
     if config is None and wgmma.takes(a, b, out, promote):
-        config = wgmma.quickest(wgmma.WEIGHT_FORMS, n, k, m, available(a, sms))
+        config = wgmma.WEIGHT_FORM
     if isinstance(config, Form):
         wgmma.weight(a, a_s, b, b_s, out, config, available(a, sms))
         return out

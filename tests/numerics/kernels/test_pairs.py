@@ -1,7 +1,7 @@
 """What two programs of a pair wait for, as a model: their loaders and consumers in any order, barriers as counters.
 
 The kernel's own code cannot run here (DECISIONS 226 says the same of the ordered backward): a change of the order of
-waits in `wgmma._load`, `wgmma._multiply` or `cluster.paired` must be made here too.
+waits in `wgmma._load`, `wgmma_sums` or `cluster.rewritten` must be made here too.
 """
 
 import random
@@ -101,3 +101,48 @@ def test_what_each_wait_is_for(defect: dict[str, bool]) -> None:
     with pytest.raises(AssertionError, match=r"overwritten|ended|time"):
         for seed in range(60):
             walk(Pair(**defect), seed)
+
+
+class Named:
+    """A hardware barrier of two warpgroups: passed by who waits at it when the other has arrived once since."""
+
+    def __init__(self) -> None:
+        self.here = 0
+
+    def arrive(self) -> None:
+        self.here += 1
+        assert self.here == 1, "an arrival completes the barrier without who waits"
+
+    def passed(self) -> bool:
+        if self.here:
+            self.here = 0
+            return True
+        return False
+
+
+def multiply(me: int, turns: list[Named], begun: list[int], first: bool) -> Iterator[Callable[[], bool]]:
+    """A consumer of weight gradients: `consume`'s first turn, `_begin`'s waiting and giving, and what follows."""
+    if first and me == 1:
+        turns[0].arrive()
+    for _ in range(BLOCKS):
+        yield turns[me].passed
+        begun.append(me)
+        turns[1 - me].arrive()
+        for _ in range(2):  # products and promotion
+            yield lambda: True
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_warpgroups_take_turns(first: bool) -> None:
+    """They begin products one after the other, in any order of what is between; without the first turn nobody does."""
+    for seed in range(40):
+        draw, turns, begun = random.Random(seed), [Named(), Named()], list[int]()
+        tasks = [multiply(me, turns, begun, first) for me in (0, 1)]
+        waits: list[tuple[Iterator[Callable[[], bool]], Callable[[], bool]]] = []
+        for me in draw.sample((0, 1), 2):
+            waits.append((tasks[me], next(tasks[me])))
+        while one := next((each for each in draw.sample(waits, len(waits)) if each[1]()), None):
+            waits.remove(one)
+            if (condition := next(one[0], None)) is not None:
+                waits.append((one[0], condition))
+        assert begun == ([0, 1] * BLOCKS if first else []) and bool(waits) != first
