@@ -9,14 +9,24 @@ from torch import Tensor
 Call = Callable[[], Any]
 
 
-def memory(name: str, args: tuple[Any, ...]) -> Call | None:
-    """torch's own call for the same work, where it has one."""
+def memory(family: str, name: str, args: tuple[Any, ...], size: float) -> dict[str, Call]:
+    """torch's own call for the same work, where it has one; beside casts its copy of as many bytes (`size`, read and
+    written)."""
+    if family in ("casts", "e5m6"):
+        return {"torch copy of as many bytes": copy(args[0].device.type, round(size / 2))}
     if name == "rmsnorm":
-        return lambda: torch.nn.functional.rms_norm(args[0], (args[0].shape[1],), args[1], 1e-6)
+        return {"torch rmsnorm": lambda: torch.nn.functional.rms_norm(args[0], (args[0].shape[1],), args[1], 1e-6)}
     if name == "swiglu":
         gate, up = args[0].chunk(2, dim=1)
-        return lambda: torch.nn.functional.silu(gate) * up
-    return None
+        return {"torch swiglu": lambda: torch.nn.functional.silu(gate) * up}
+    return {}
+
+
+def copy(device: str, size: int) -> Call:
+    """torch's copy of `size` bytes, which reads and writes that many."""
+    source = torch.empty(size, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, do: Tensor, scale: float, direction: str) -> dict[str, Call]:

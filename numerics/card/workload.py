@@ -296,7 +296,7 @@ def memory() -> Iterator[Case]:
         return (bf16(d, t, HIDDEN),)
 
     def q(d: str) -> tuple[Tensor, ...]:
-        return codes(d, t, HIDDEN), scales(d, t, tiles(HIDDEN))
+        return codes(d, t, HIDDEN), row_scales(d, t, tiles(HIDDEN))
 
     def pair(d: str) -> tuple[Tensor, ...]:
         return (bf16(d, r, 2 * i),)
@@ -355,7 +355,7 @@ def plain(
     def build(device: str) -> Work:
         args = arguments(device)
         reference = getattr(ops, name).__wrapped__
-        theirs = {f"torch {name}": call} if (call := library.memory(name, args)) else {}
+        theirs = library.memory(module, name, args, size)
         return Work({"default": lambda: ops.kernel(name, module)(*args)}, lambda: reference(*args), theirs, exact=exact)
 
     return Case(module, label or name, 0.0, size, build, fp8=False)
