@@ -14,7 +14,7 @@ fast as the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -34,14 +34,18 @@ Moved = Mapping[int, Kit]
 """Number of a kit -> the same kit at other prices."""
 LEAST = 0.5
 """Lower clamp of a drawn duration, as a fraction of the nominal one."""
-ALIKE = 512
-"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
+ALIKE = 256
+"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB, of which
+more than a core's cache holds help no further."""
 LATEST = 2
 """Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
 
 Paced = Callable[[int, Floats, int, Floats], Floats]
 """(begun, start, offset, scale) -> ns that an offset of a step begun at `begun` in the run takes when it begins at
 `start` [draw] with `scale` [draw] times the work."""
+
+Later = Callable[[int, int, int, int], Floats]
+"""(row, kind, offset, delay) -> ns from the start of a step until an output of it arrives [draw]."""
 
 
 class Pace(Protocol):
@@ -276,14 +280,20 @@ def _came(waits: Sequence[Message], comings: Comings, done: Sequence[int]) -> bo
     return True
 
 
-def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
-    """When the last step ends, in ns. slopes: of each track. draws [set, draw]: how much of each set of prices counts.
-    wires [draw]: factor of the time on the wire."""
-    last = [
-        _ends(graph, track, np.maximum(1 + slope @ draws, LEAST), wires)
-        for track, slope in zip(graph.tracks, slopes, strict=True)
-    ]
+def ends(graph: Graph, slopes: Sequence[Floats], draws: Sequence[Floats], wires: Floats) -> Floats:
+    """When the last step ends, in ns [draw]. slopes: of each track. draws [set, draw] each: how much of each set of
+    prices counts, set by set of draws, for what a product is to the last bit hangs on what is beside it. wires [draw]:
+    factor of the time on the wire."""
+    last = [_ends(graph, track, _scale(slope, draws), wires) for track, slope in zip(graph.tracks, slopes, strict=True)]
     return np.asarray(np.maximum.reduce(last))
+
+
+def _scale(slope: Floats, draws: Sequence[Floats]) -> Floats:
+    """What each draw makes of offsets [row, offset, draw]."""
+    scale: Floats = np.concatenate([slope @ each for each in draws], axis=-1)
+    scale += 1
+    np.maximum(scale, LEAST, out=scale)
+    return scale
 
 
 def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
@@ -296,23 +306,31 @@ def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
     @lru_cache(maxsize=ALIKE)
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
         """What a draw makes of an offset and of the wire behind it: most steps are alike."""
-        return np.asarray(offset * scale[row, kind] + delay * wires)
+        at: Floats = scale[row, kind] * offset
+        if delay:
+            at += wires * delay
+        return at
 
     for position, step, waits, row, length, outputs in track.legs:
-        start, paced = free[position], track.paced.get(position)
+        start = free[position]
         for message in waits:
             start = np.maximum(start, mail.take(message))
-        for message, offset, delay in (*outputs, ((position, step, 0), length, 0)):
-            if paced is None:
-                at = start + later(row, message[2], offset, delay)
-            else:
-                spent = paced(track.begun[position][step], start, offset, scale[row, message[2]])
-                at = start + (spent + delay * wires)
-            mail.arrived[message] = at
-        free[position] = mail.arrived.pop((position, step, 0))
+        after: Later = later
+        if position in track.paced:
+            after = partial(_slowed, track.paced[position], track.begun[position][step], start, scale, wires)
+        for message, offset, delay in outputs:
+            mail.arrived[message] = start + after(row, message[2], offset, delay)
+        free[position] = start + after(row, 0, length, 0)
         if mail.batches:
             mail.come(position, step + 1, free[position])
     return np.asarray(np.maximum.reduce(free))
+
+
+def _slowed(
+    paced: Paced, begun: int, start: Floats, scale: Floats, wires: Floats, row: int, kind: int, offset: int, delay: int
+) -> Floats:
+    """What a draw makes of an offset, and of the wire behind it, of a step that begins at `start` [draw]."""
+    return paced(begun, start, offset, scale[row, kind]) + delay * wires
 
 
 class _Mail:

@@ -48,19 +48,20 @@ class Cause:
 
     name: str
     spread: float
-    step_s: float
-    cheaper_s: float
+    step_s: float = 0.0
+    cheaper_s: float = 0.0
     bound: bool = False
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks. longer_s: by how
-    many seconds the step gets longer, [draw], for draws [cause, draw] in spreads."""
+    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks. z: draws of them
+    [cause, draw], in spreads. longer_s: by how many seconds the step gets longer, [draw]."""
 
     causes: tuple[Cause, ...]
     phases_s: tuple[dict[str, float], ...]
-    longer_s: Callable[[Floats], Floats]
+    z: Floats
+    longer_s: Floats
 
 
 def sensitivity(
@@ -69,41 +70,34 @@ def sensitivity(
     books: Sequence[metrics.Ledger],
     wires: float = WIRE_SPREAD,
     by: float | None = None,
+    draw: Callable[[Sequence[Cause]], Floats] = lambda causes: np.empty((len(causes), 0)),
 ) -> Sensitivity:
     """One cause a family and rung, one for the wires, and one for what follows the last step. wires: relative spread of
-    those two. by: one spread for all of them, above or below zero, instead of their own."""
+    those two. by: one spread for all of them, above or below zero, instead of their own. draw: draws of causes
+    [cause, draw], gone through together with each cause alone."""
     kits = {kit.number: kit for kit in lowered.known}
     wires, families = wires if by is None else by, sorted(_families(kits).items())
     moves = [move for rests, prices in families if (move := _move(kits, rests, prices, by)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * wires
-
-    def longer_s(z: Floats) -> Floats:
-        z = np.hstack([np.zeros((len(z), 1)), z])
-        last = ends(graph, slopes, z[: len(moves)], 1 + wires * z[-2])
-        return np.asarray((last - last[0]) / NS_PER_S + update * z[-1])[1:]
-
-    names = [(m.name, m.spread) for m in moves]
-    names += [("pipeline messages", wires), ("optimizer and its traffic", wires)]
-    one = np.eye(len(names))
-    moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
-    bounds = [move.bound for move in moves] + [False, False]
+    causes = [Cause(move.name, move.spread, bound=move.bound) for move in moves]
+    causes += [Cause("pipeline messages", wires), Cause("optimizer and its traffic", wires)]
+    number, one, z = len(causes), np.eye(len(causes)), draw(causes)
+    sets = [
+        np.hstack([np.zeros((number, 1)), each]) for each in (np.hstack([one, -one]), z)
+    ]  # prices as they are first
+    all_sets = np.hstack(sets)
+    last = ends(graph, slopes, [each[: len(moves)] for each in sets], 1 + wires * all_sets[-2])
+    later_s = (last - last[0]) / NS_PER_S + update * all_sets[-1]
+    _, moved, _, longer_s = np.split(later_s, np.cumsum([1, 2 * number, 1]))
     causes = [
-        Cause(name, spread, up, 0.0 if bound else down, bound)
-        for (name, spread), bound, up, down in zip(names, bounds, *moved, strict=True)
+        replace(cause, step_s=up, cheaper_s=0.0 if cause.bound else down)
+        for cause, up, down in zip(causes, *moved.reshape(2, -1).tolist(), strict=True)
     ]
     grown = _phases(graph, slopes[0][:, 0], lowered)
     phases = [*({name: ns[i] for name, ns in grown.items()} for i in range(len(moves))), {}, {"optimizer": update}]
-    return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
-
-
-def _sorted(sensitivity: Sensitivity) -> Sensitivity:
-    """Largest cause first."""
-    sizes = [-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in sensitivity.causes]
-    places = np.argsort(sizes, kind="stable")
-    back = np.argsort(places)
-    causes, phases = (tuple(row[i] for i in places) for row in (sensitivity.causes, sensitivity.phases_s))
-    return Sensitivity(causes, phases, lambda z: sensitivity.longer_s(z[back]))
+    places = np.argsort([-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in causes], kind="stable")
+    return Sensitivity(tuple(causes[i] for i in places), tuple(phases[i] for i in places), z[places], longer_s)
 
 
 class Move(NamedTuple):
@@ -202,10 +196,9 @@ class Drawn(NamedTuple):
     steps: Floats
 
 
-def drawn(sensitivity: Sensitivity, step_s: float, seed: int) -> Drawn:
+def drawn(sensitivity: Sensitivity, step_s: float) -> Drawn:
     """Steps as prices are drawn; never less than half of the one that is predicted."""
-    z = draws(sensitivity.causes, seed)
-    return Drawn(z, np.maximum(step_s + sensitivity.longer_s(z), step_s / 2))
+    return Drawn(sensitivity.z, np.maximum(step_s + sensitivity.longer_s, step_s / 2))
 
 
 def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], drawn: Drawn) -> dict[str, Any]:
