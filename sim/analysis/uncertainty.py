@@ -22,7 +22,7 @@ from sim.analysis.graph import Graph, Moved, ends
 from sim.engine.alone import alone
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
-from sim.step.template import STREAMS, Template
+from sim.step.template import Template
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 4096
@@ -114,10 +114,10 @@ def _families(kits: Moved) -> dict[tuple[str, str], list[Price]]:
     """(family, rung) -> the prices that rest on them, of every kernel of every kit."""
     families: dict[tuple[str, str], list[Price]] = {}
     for kit in kits.values():
-        for lane in STREAMS:
-            for task in kit.fine.tasks[lane]:
-                if (price := task.price) is not None:
-                    families.setdefault((price.family, price.rung), []).append(price)
+        for rests, lanes in kit.fine.rests.items():
+            own = families.setdefault(rests, [])
+            for tasks, numbers in zip(kit.fine.tasks, lanes, strict=True):
+                own += (price for number in numbers if (price := tasks[number].price))
     return families
 
 
@@ -143,11 +143,8 @@ def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
     """The template with the prices of one family raised by its spread; itself when it has none."""
-    mine = [
-        [i for i, t in enumerate(fine.tasks[lane]) if t.price and t.price.family == family and t.price.rung == rung]
-        for lane in STREAMS
-    ]
-    if not any(mine):
+    mine = fine.rests.get((family, rung))
+    if mine is None:
         return fine
 
     def raised(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -163,11 +160,12 @@ def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
 def _phases(graph: Graph, slopes: Floats, lowered: Lowered) -> dict[str, list[float]]:
     """Mean seconds over ranks that each phase gets longer, for each set of prices. slopes [row, set]: by row of the
     first track, of the ends of steps."""
-    spent: dict[str, Floats] = {}
+    names = {kit.number: metrics.phase_name(kit.fine.kind) for kit in lowered.known}
+    spent = {name: [0.0] * len(slopes) for name in names.values()}
     for kits, rows, lengths in zip(lowered.kits, graph.tracks[0].rows, graph.lengths, strict=True):
         for kit, row, length in zip(kits, rows, lengths, strict=True):
-            spent.setdefault(metrics.phase_name(kit.fine.kind), np.zeros(len(slopes)))[row] += length
-    return {name: (ns @ slopes / NS_PER_S / len(lowered.kits)).tolist() for name, ns in spent.items()}
+            spent[names[kit.number]][row] += length
+    return {name: (np.array(ns) @ slopes / NS_PER_S / len(lowered.kits)).tolist() for name, ns in spent.items()}
 
 
 SIGNED = (1 << 63) - 1

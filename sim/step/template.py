@@ -117,6 +117,19 @@ class Template:
         kinds = (FORWARD, BACKWARD)
         return {kind: i for i, segment in enumerate(self.segments) for kind in kinds if segment.sends & kind}
 
+    @cached_property
+    def rests(self) -> dict[tuple[str, str], tuple[list[int], ...]]:
+        """Family and rung of prices -> numbers of the kernels that rest on them, by lane."""
+        rests: dict[tuple[str, str], tuple[list[int], ...]] = {}
+        for lane, tasks in enumerate(self.tasks):
+            for number, task in enumerate(tasks):
+                if task.price is not None:
+                    of = task.price.family, task.price.rung
+                    if of not in rests:
+                        rests[of] = tuple([] for _ in STREAMS)
+                    rests[of][lane].append(number)
+        return rests
+
 
 class Row(NamedTuple):
     """Kernels that follow each other on a lane: ns of each alone and beside the other side, both with the launch gap
