@@ -57,12 +57,14 @@ class Curve:
         return np.where(rows > self.rows[-1], beyond, inside)
 
 
-def curves(machine: Machine) -> dict[str, Curve]:
-    """Label of each part whose kernels work on expert rows -> its curve."""
+def curves(machine: Machine, counts: npt.NDArray[np.int32] | None = None) -> dict[str, Curve]:
+    """Label of each part whose kernels work on expert rows -> its curve: whole, or as far as these counts feel it."""
     site = machine.site
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
+    if counts is not None:
+        grid = _around(grid, np.flatnonzero(np.bincount(counts.ravel())))
     sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     by_label = {}
     for unit, direction in product(machine.routed_sorts, "FBW"):
@@ -71,6 +73,14 @@ def curves(machine: Machine) -> dict[str, Curve]:
                 times = [machine.part_ns(part) for part in same]
                 by_label[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
     return by_label
+
+
+def _around(grid: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The ends of a grid, and those of its points that counts are on or lie between."""
+    after = np.searchsorted(grid, counts).clip(max=len(grid) - 1)
+    before = after - (grid[after] > counts)
+    needed: npt.NDArray[np.float64] = grid[np.unique([0, *before, *after, len(grid) - 1])]
+    return needed
 
 
 def _scaled(site: Site[ModelShape], rows: float) -> float:
@@ -130,7 +140,7 @@ class Durations:
         self.loads, self.jitter, self.attending = loads, jitter, attending
         self.kinds = {unit.layer: unit.kind for unit in machine.units if unit.block}
         self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
-        self.curves = curves(machine) if loads else {}
+        self.curves = curves(machine, loads.rows) if loads else {}
         self.loaded = exchanges.loaded_exchanges(machine) if loads else {}
         self.slow = of_ranks(faults, COMPUTING, plan.mesh)
         self.at = {plan.mesh.place(rank)[0] for rank in self.slow}

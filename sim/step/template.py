@@ -7,9 +7,9 @@ are made from one run of the fine one, so all three take the same time when noth
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate, groupby
-from operator import add
+from operator import add, or_
 from typing import Any, NamedTuple
 
 from hwmodels.price import OVER_LINKS, Price, Pricer
@@ -98,6 +98,25 @@ class Template:
     def meetings(self) -> tuple[int, ...]:
         """Segments that meet somebody."""
         return tuple(number for number, (_, _, whom) in enumerate(self.turns) if whom)
+
+    @cached_property
+    def idle(self) -> tuple[tuple[int, int], ...]:
+        """Gaps of compute, numbered by the segment of its order that comes next (or none), each with a segment of
+        communication that may run in it or wait: one that need not be through when the gap begins, nor waits for what
+        ends it."""
+        through: list[int] = []  # of each segment, those that are through when it begins, as bits
+        on_lane: dict[int, int] = {}
+        for number, needed in enumerate(self.waits):
+            lane = self.segments[number].lane
+            on_lane[lane] = before = reduce(or_, (through[j] | 1 << j for j in needed), on_lane.get(lane, 0))
+            through.append(before)
+            on_lane[lane] |= 1 << number
+        order = self.order[COMPUTE]
+        done, next_up = [0, *(through[i] for i in order)], [*(1 << i for i in order), 0]
+        return tuple([
+            (gap, talk) for gap in range(len(done)) for talk in self.order[COMMUNICATION]
+            if not (done[gap] >> talk & 1 or through[talk] & next_up[gap])
+        ])  # fmt: skip
 
     @cached_property
     def lasts(self) -> tuple[int, ...]:
