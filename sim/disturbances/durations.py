@@ -80,8 +80,9 @@ def _around(grid: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> npt
     """The ends of a grid, and those of its points that counts are on or lie between."""
     after = np.searchsorted(grid, counts).clip(max=len(grid) - 1)
     before = after - (grid[after] > counts)
-    needed: npt.NDArray[np.float64] = grid[np.unique([0, *before, *after, len(grid) - 1])]
-    return needed
+    needed = np.zeros(len(grid), dtype=np.bool_)
+    needed[[0, *before, *after, -1]] = True
+    return grid[needed]
 
 
 def _scaled(site: Site[ModelShape], rows: float) -> float:
