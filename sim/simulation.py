@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -191,8 +192,9 @@ def _intervals(
 ) -> tuple[dict[str, Any], Draws]:
     """90 % intervals of the headlines, by prices and by what the model leaves out, and steps as prices are drawn."""
     price_graph = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    sensitivity = uncertainty.sensitivity(ran.lowered, price_graph, books, communication.spread(plan, machine))
-    drawn = uncertainty.drawn(sensitivity, summary["step_time_s"], seed)
+    wires, draw = communication.spread(plan, machine), partial(uncertainty.draws, seed=seed)
+    sensitivity = uncertainty.sensitivity(ran.lowered, price_graph, books, wires, draw=draw)
+    drawn = uncertainty.drawn(sensitivity, summary["step_time_s"])
     prices = uncertainty.intervals(sensitivity, summary, drawn)
     return prices | left_out.widened(prices["intervals_90"], summary, plan.scenario), drawn.steps
 

@@ -14,7 +14,7 @@ fast as the others.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -24,9 +24,9 @@ import numpy.typing as npt
 from sim.engine.actor import Job, Message
 from sim.engine.kit import Kit
 from sim.engine.lowering import Comings, Lowered
-from sim.engine.timeline import Steps, Timeline
+from sim.engine.timeline import Steps, Timeline, Transfer
 from sim.layout.mesh import Group, Times
-from sim.step.inside import Inside, cross
+from sim.step.inside import cross
 from sim.step.template import Template
 
 Floats = npt.NDArray[np.float64]
@@ -34,14 +34,18 @@ Moved = Mapping[int, Kit]
 """Number of a kit -> the same kit at other prices."""
 LEAST = 0.5
 """Lower clamp of a drawn duration, as a fraction of the nominal one."""
-ALIKE = 512
-"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB."""
+ALIKE = 256
+"""Offsets whose draws are kept: many steps have the same, and a vector of 4,096 draws takes 32 kB, of which
+more than a core's cache holds help no further."""
 LATEST = 2
 """Expert groups that are followed: the last to end, and one more that may take over (V3 has two)."""
 
 Paced = Callable[[int, Floats, int, Floats], Floats]
 """(begun, start, offset, scale) -> ns that an offset of a step begun at `begun` in the run takes when it begins at
 `start` [draw] with `scale` [draw] times the work."""
+
+Later = Callable[[int, int, int, int], Floats]
+"""(row, kind, offset, delay) -> ns from the start of a step until an output of it arrives [draw]."""
 
 
 class Pace(Protocol):
@@ -60,19 +64,14 @@ Pacing = Callable[[int, Sequence[int]], Pace | None]
 """(position, replicas of an expert group) -> its pace, where members compute slowly."""
 
 
-class Turn(NamedTuple):
-    """A step of the schedule in its turn. waits: messages that it waits for. leaves: outputs that leave by themselves
-    when they are there; by rendezvous none does."""
-
-    position: int
-    step: int
-    waits: Sequence[Message]
-    leaves: Sequence[int]
+Turn = tuple[int, int]
+"""Position and number of a step of the schedule, in its turn."""
 
 
 class Leg(NamedTuple):
-    """A turn as a track has it. row: of `slopes`. length: ns from its start to its end. outputs: those that leave, with
-    ns from its start until they are there, and from there until they arrive."""
+    """A turn as a track has it. waits: messages that it waits for. row: of `slopes`. length: ns from its start to its
+    end. outputs: those that leave by themselves when they are there (by rendezvous none does), with ns from its start
+    until then, and from there until they arrive."""
 
     position: int
     step: int
@@ -111,21 +110,49 @@ def graph(lowered: Lowered, timeline: Timeline, pacing: Pacing = lambda position
     last = np.maximum.reduceat(timeline.last(), columns.together.first)
     latest = np.argsort(-last, kind="stable")[:LATEST]
     turns, comings = order(lowered.jobs, lowered.comings), lowered.comings
-    tracks = tuple(_track(lowered, timeline, turns, columns.group(int(g)), pacing) for g in latest)
+    made = [_made(kits, steps) for kits, steps in zip(lowered.kits, timeline.positions, strict=True)]
+    arrived = [_arrived(carried, columns.columns) for carried in timeline.network]
+    tracks = tuple(_track(lowered, timeline, turns, made, arrived, columns.group(int(g)), pacing) for g in latest)
     part = columns.weight / columns.weight.sum()
     lengths = [((steps.ends - steps.starts) @ part).tolist() for steps in timeline.positions]
     return Graph(comings, tracks, lengths)
 
 
-def _track(lowered: Lowered, timeline: Timeline, turns: Sequence[Turn], members: slice, pacing: Pacing) -> Track:
-    begun = [steps.starts[:, members].max(axis=1).tolist() for steps in timeline.positions]
-    offsets = [
-        _offsets([kit.parts for kit in kits], steps, members, np.array(row))
-        for kits, steps, row in zip(lowered.kits, timeline.positions, begun, strict=True)
-    ]
-    delays = _delays(lowered, timeline, members, begun, offsets)
+def _made(kits: Sequence[Kit], steps: Steps) -> Times:
+    """ns at which each step ends, and at which its forward and backward outputs are there (those it has not: at its
+    start) [3, step, column]."""
+    alike = {id(inside): (kit.parts.senders, inside.ends) for kit, inside in zip(kits, steps.insides, strict=True)}
+    outputs = np.zeros((3, len(alike), steps.starts.shape[1]), dtype=np.int64)
+    for number, (senders, ends) in enumerate(alike.values()):
+        for kind, sender in senders.items():
+            outputs[kind, number] = ends[sender]
+    numbers = {inside: number for number, inside in enumerate(alike)}
+    made: Times = steps.starts + outputs[:, [numbers[id(inside)] for inside in steps.insides]]
+    made[0] = steps.ends
+    return made
+
+
+def _arrived(carried: Sequence[Transfer], columns: int) -> tuple[Sequence[tuple[int, int]], Times]:
+    """Step and kind of each message of a position, and ns at which it arrives [message, column]."""
+    messages = [(step, kind, ends) for step, kind, _, ends in carried if step >= 0]
+    ends = np.concatenate([np.empty(0, dtype=np.int64), *(ends for _, _, ends in messages)]).reshape(-1, columns)
+    return [(step, kind) for step, kind, _ in messages], ends
+
+
+def _track(
+    lowered: Lowered, timeline: Timeline, turns: Sequence[Turn], made: Sequence[Times],
+    arrived: Sequence[tuple[Sequence[tuple[int, int]], Times]], members: slice, pacing: Pacing,
+) -> Track:  # fmt: skip
+    begun = [steps.starts[:, members].max(axis=1) for steps in timeline.positions]
+    ready = [times[..., members].max(axis=2) for times in made]
+    offsets = [(times - start).T.tolist() for times, start in zip(ready, begun, strict=True)]
+    delays = _delays(lowered, [times.T.tolist() for times in ready], arrived, members)
     samples, rows_of = _samples(lowered, timeline, offsets)
-    legs = [_leg(turn, rows_of[turn.position][turn.step], offsets[turn.position][turn.step], delays) for turn in turns]
+    legs = []
+    for p, s in turns:
+        job, own = lowered.jobs[p][s], offsets[p][s]
+        outputs = [((p, s, kind), own[kind], delays[p, s, kind]) for kind, _ in job.sends if not job.rendezvous]
+        legs.append(Leg(p, s, job.waits, rows_of[p][s], own[0], outputs))
     groups = timeline.columns.within(members)
 
     def slopes(moves: Sequence[Moved]) -> Floats:
@@ -138,59 +165,27 @@ def _track(lowered: Lowered, timeline: Timeline, turns: Sequence[Turn], members:
     replicas = timeline.columns.first[members].tolist()
     paces = {position: pacing(position, replicas) for position in range(len(begun))}
     paced = {position: pace.moved for position, pace in paces.items() if pace and not pace.steady}
-    return Track(legs, delays, rows_of, slopes, begun, paced)
-
-
-def _leg(turn: Turn, row: int, offsets: tuple[int, int, int], delays: Mapping[Message, int]) -> Leg:
-    position, step, waits, leaves = turn
-    outputs = [((position, step, kind), offsets[kind], delays[position, step, kind]) for kind in leaves]
-    return Leg(position, step, waits, row, offsets[0], outputs)
+    return Track(legs, delays, rows_of, slopes, [start.tolist() for start in begun], paced)
 
 
 def _delays(
-    lowered: Lowered, timeline: Timeline, members: slice, begun: Sequence[Sequence[int]],
-    offsets: Sequence[Sequence[tuple[int, int, int]]],
+    lowered: Lowered, ready: Sequence[Sequence[Sequence[int]]],
+    arrived: Sequence[tuple[Sequence[tuple[int, int]], Times]], members: slice,
 ) -> dict[Message, int]:  # fmt: skip
-    """ns from an output (by rendezvous: from the later of its ends) until it arrives at the last member."""
+    """ns from an output (by rendezvous: from the later of its ends) until it arrives at the last member. ready: when
+    each step ends and its outputs are there, by position and step."""
     delays = {}
-    for position, carried in enumerate(timeline.network):
-        messages = [(step, kind, ends) for step, kind, _, ends in carried if step >= 0]
-        arrived = np.array([ends[members] for _, _, ends in messages]).max(axis=1).tolist() if messages else []
-        for (step, kind, _), at in zip(messages, arrived, strict=True):
-            sent = begun[position][step] + offsets[position][step][kind]
+    for position, (messages, times) in enumerate(arrived):
+        for (step, kind), at in zip(messages, times[:, members].max(axis=1).tolist(), strict=True):
+            sent = ready[position][step][kind]
             if lowered.jobs[position][step].rendezvous:
-                come = [(p, n - 1) for p, n in lowered.comings[position, step, kind] if n]
-                sent = max(begun[p][n] + offsets[p][n][0] for p, n in come)
+                sent = max(ready[p][n - 1][0] for p, n in lowered.comings[position, step, kind] if n)
             delays[position, step, kind] = at - sent
     return delays
 
 
-def _offsets(templates: Sequence[Template], steps: Steps, members: slice, begun: Times) -> list[tuple[int, int, int]]:
-    """Of each step, from the start of the last member to its end, and to the last forward and backward outputs (0:
-    none)."""
-    lengths = (steps.ends[:, members].max(axis=1) - begun).tolist()
-    behind = steps.starts[:, members] - begun[:, None]
-    alike, known = not behind.any(), dict[int, tuple[int, int]]()
-    made = []
-    for step, (template, inside) in enumerate(zip(templates, steps.insides, strict=True)):
-        if not alike or inside.ends.shape[1] > 1:
-            made.append(_made(template, inside, behind[step], members))
-            continue
-        if id(inside) not in known:
-            known[id(inside)] = _made(template, inside, behind[step], members)
-        made.append(known[id(inside)])
-    return [(length, *outputs) for length, outputs in zip(lengths, made, strict=True)]
-
-
-def _made(template: Template, inside: Inside, behind: Times, members: slice) -> tuple[int, int]:
-    """From the start of the last member to the last forward and backward outputs (0: none)."""
-    ends = inside.ends[:, members] if inside.ends.shape[1] > 1 else inside.ends
-    made = {kind: int((behind + ends[i]).max()) for kind, i in template.senders.items()}
-    return made.get(1, 0), made.get(2, 0)
-
-
 def _samples(
-    lowered: Lowered, timeline: Timeline, offsets: Sequence[Sequence[tuple[int, int, int]]]
+    lowered: Lowered, timeline: Timeline, offsets: Sequence[Sequence[list[int]]]
 ) -> tuple[list[tuple[int, int]], list[list[int]]]:
     """(position, step) of the step of median length of each kit at each position, and which of them each step is like.
     Steps whose inside is one and the same need one sample at all positions."""
@@ -202,7 +197,7 @@ def _samples(
             alike.setdefault(kit.number, []).append(step)
         row = [0] * len(kits)
         for steps in alike.values():
-            middle = sorted(steps, key=lambda s: offsets[position][s])[len(steps) // 2]
+            middle = sorted(steps, key=offsets[position].__getitem__)[len(steps) // 2]
             inside = timeline.positions[position].insides[middle]
             number = known.get(id(inside), len(samples))
             if number == len(samples):
@@ -236,7 +231,7 @@ def crossed(
     """Ends [segment, set, member] of one step of ranks that meet whose segments take factor [set, segment] times as
     long as they did, from the start of its last member; starts of the step as they were. groups: of those ranks."""
     inside, start = steps.insides[step], steps.starts[step, members]
-    durations = np.broadcast_to(_of(inside, members), (len(inside.starts), len(start)))
+    durations = np.broadcast_to(_of(inside.ends - inside.starts, members), (len(inside.starts), len(start)))
     begun = np.broadcast_to((start - start.max()).astype(np.float64), (len(factor), len(start)))
     ends: Floats = cross(
         template, begun, lambda number, _: factor[:, number, None] * durations[number],
@@ -245,10 +240,9 @@ def crossed(
     return ends
 
 
-def _of(inside: Inside, members: slice) -> Times:
-    """How long segments took [segment, member], or [segment, 1] for all."""
-    durations = inside.ends - inside.starts
-    return durations[:, members] if durations.shape[1] > 1 else durations
+def _of(times: Times, members: slice) -> Times:
+    """Times of members [..., member] among those of all columns, or of one that stands for all [..., 1]."""
+    return times[..., members] if times.shape[-1] > 1 else times
 
 
 def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[Turn]:
@@ -260,8 +254,7 @@ def order(jobs: Sequence[Sequence[Job]], comings: Comings) -> list[Turn]:
         before = len(turns)
         for p, row in enumerate(jobs):
             while done[p] < len(row) and _came(row[done[p]].waits, comings, done):
-                job = row[done[p]]
-                turns.append(Turn(p, done[p], job.waits, () if job.rendezvous else tuple([k for k, _ in job.sends])))
+                turns.append((p, done[p]))
                 done[p] += 1
         assert len(turns) > before, "a run that ended has no deadlock"
     return turns
@@ -276,43 +269,57 @@ def _came(waits: Sequence[Message], comings: Comings, done: Sequence[int]) -> bo
     return True
 
 
-def ends(graph: Graph, slopes: Sequence[Floats], draws: Floats, wires: Floats) -> Floats:
-    """When the last step ends, in ns. slopes: of each track. draws [set, draw]: how much of each set of prices counts.
-    wires [draw]: factor of the time on the wire."""
-    last = [
-        _ends(graph, track, np.maximum(1 + slope @ draws, LEAST), wires)
-        for track, slope in zip(graph.tracks, slopes, strict=True)
-    ]
+def ends(graph: Graph, slopes: Sequence[Floats], draws: Sequence[Floats], wires: Floats) -> Floats:
+    """When the last step ends, in ns [draw]. slopes: of each track. draws [set, draw] each: how much of each set of
+    prices counts, set by set of draws, for what a product is to the last bit hangs on what is beside it. wires [draw]:
+    factor of the time on the wire."""
+    last = [_ends(graph, track, _scale(slope, draws), wires) for track, slope in zip(graph.tracks, slopes, strict=True)]
     return np.asarray(np.maximum.reduce(last))
+
+
+def _scale(slope: Floats, draws: Sequence[Floats]) -> Floats:
+    """What each draw makes of offsets [row, offset, draw]."""
+    scale: Floats = np.concatenate([slope @ each for each in draws], axis=-1)
+    scale += 1
+    np.maximum(scale, LEAST, out=scale)
+    return scale
 
 
 def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
     """End of the step, ns [draw]. scale: [row, offset, draw]."""
-    free = [np.zeros(len(wires)) for _ in track.rows]
+    free = np.zeros((len(track.rows), len(wires)))
     mail = _Mail(graph.comings, track.delays, wires)
-    for position in range(len(free)):
-        mail.come(position, 0, free[position])
+    for position, own in enumerate(free):
+        mail.come(position, 0, own)
 
     @lru_cache(maxsize=ALIKE)
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
         """What a draw makes of an offset and of the wire behind it: most steps are alike."""
-        return np.asarray(offset * scale[row, kind] + delay * wires)
+        at: Floats = scale[row, kind] * offset
+        if delay:
+            at += wires * delay
+        return at
 
     for position, step, waits, row, length, outputs in track.legs:
-        start, paced = free[position], track.paced.get(position)
+        own = free[position]
+        after: Later = later
         for message in waits:
-            start = np.maximum(start, mail.take(message))
-        for message, offset, delay in (*outputs, ((position, step, 0), length, 0)):
-            if paced is None:
-                at = start + later(row, message[2], offset, delay)
-            else:
-                spent = paced(track.begun[position][step], start, offset, scale[row, message[2]])
-                at = start + (spent + delay * wires)
-            mail.arrived[message] = at
-        free[position] = mail.arrived.pop((position, step, 0))
+            np.maximum(own, mail.take(message), out=own)
+        if position in track.paced:
+            after = partial(_slowed, track.paced[position], track.begun[position][step], own, scale, wires)
+        for message, offset, delay in outputs:
+            mail.arrived[message] = own + after(row, message[2], offset, delay)
+        own += after(row, 0, length, 0)
         if mail.batches:
-            mail.come(position, step + 1, free[position])
-    return np.asarray(np.maximum.reduce(free))
+            mail.come(position, step + 1, own)
+    return np.asarray(free.max(axis=0))
+
+
+def _slowed(
+    paced: Paced, begun: int, start: Floats, scale: Floats, wires: Floats, row: int, kind: int, offset: int, delay: int
+) -> Floats:
+    """What a draw makes of an offset, and of the wire behind it, of a step that begins at `start` [draw]."""
+    return paced(begun, start, offset, scale[row, kind]) + delay * wires
 
 
 class _Mail:
@@ -336,7 +343,7 @@ class _Mail:
                 self.arrived[message] = np.asarray(sent + self.delays[message] * self.wires)
                 self.twice.add(message)
             else:
-                self.alone[message] = at
+                self.alone[message] = at.copy()
 
     def take(self, message: Message) -> Floats:
         """The arrival of a message, for one who waits for it."""

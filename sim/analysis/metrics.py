@@ -41,7 +41,7 @@ NOTHING = dict.fromkeys(("compute", "communication", "exposed", "peers"), 0)
 """ns inside no step."""
 Lengths = Sequence[tuple[int, int]]
 """Tokens of documents, and how many of them a step has."""
-CELLS = 800
+CELLS = 1600
 """Steps times columns that are worked on at a time, so that their arrays stay in a cache."""
 
 
@@ -210,24 +210,23 @@ def _runs(ran: Sequence[tuple[Kit, Inside]], columns: int) -> Iterator[tuple[Tem
 
 def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[str, int]:
     """ns of some steps, all ranks together. weight: ranks that each column of each step stands for [step, column]."""
-    talk, compute = list(template.order[COMMUNICATION]), list(template.order[COMPUTE])
     starts, ends = np.stack([i.starts for i in run]), np.stack([i.ends for i in run])
-    durations = np.einsum("nsc,nc->s", ends - starts, weight)
-    total = {"compute": int(durations[compute].sum()), "communication": int(durations[talk].sum())}
-    total |= {"exposed": 0, "peers": 0}
     end = ends.max(axis=1, keepdims=True)
-    gap_begins = np.concatenate([np.zeros_like(end), ends[:, compute]], axis=1)
-    gap_ends = np.concatenate([starts[:, compute], end], axis=1)
-    some = (gap_ends > gap_begins).any((0, 2))
-    if not talk or not some.any():
-        return total
+    begun, through = (times[:, template.order[COMPUTE]] for times in (starts, ends))
+    gap_begins, gap_ends = np.concatenate([np.zeros_like(end), through], axis=1), np.concatenate([begun, end], axis=1)
+    some = np.any(gap_ends > gap_begins, axis=(0, 2)).tolist()
+    pairs = [pair for pair in template.idle if some[pair[0]]]
+    gap, other = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
     ready = starts.copy()
     ready[:, list(template.meetings)] = np.stack([i.ready for i in run])
-    begin, end = gap_begins[:, some, None], gap_ends[:, some, None]
-    data = np.minimum(ends[:, None, talk], end) - np.maximum(starts[:, None, talk], begin)
-    peers = np.minimum(starts[:, None, talk], end) - np.maximum(ready[:, None, talk], begin)
-    totals = (int((np.maximum(ns, 0).sum((1, 2)) * weight).sum()) for ns in (data, peers))
-    return total | dict(zip(("exposed", "peers"), totals, strict=True))
+    begin, end, start = gap_begins[:, gap], gap_ends[:, gap], starts[:, other]
+    talk = template.order[COMMUNICATION]
+    spans = {
+        "compute": (begun, through), "communication": (starts[:, talk], ends[:, talk]),
+        "exposed": (np.maximum(start, begin), np.minimum(ends[:, other], end)),
+        "peers": (np.maximum(ready[:, other], begin), np.minimum(start, end)),
+    }  # fmt: skip
+    return {name: int((np.maximum(b - a, 0).sum(axis=1) * weight).sum()) for name, (a, b) in spans.items()}
 
 
 def summary(

@@ -22,7 +22,7 @@ from sim.analysis.graph import Graph, Moved, ends
 from sim.engine.alone import alone
 from sim.engine.kit import Kit
 from sim.engine.lowering import Lowered
-from sim.step.template import STREAMS, Template
+from sim.step.template import Template
 
 Floats = npt.NDArray[np.float64]
 DRAWS = 4096
@@ -48,19 +48,20 @@ class Cause:
 
     name: str
     spread: float
-    step_s: float
-    cheaper_s: float
+    step_s: float = 0.0
+    cheaper_s: float = 0.0
     bound: bool = False
 
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks. longer_s: by how
-    many seconds the step gets longer, [draw], for draws [cause, draw] in spreads."""
+    """causes, largest first. phases_s: seconds one spread of each adds to the phases, mean over ranks. z: draws of them
+    [cause, draw], in spreads. longer_s: by how many seconds the step gets longer, [draw]."""
 
     causes: tuple[Cause, ...]
     phases_s: tuple[dict[str, float], ...]
-    longer_s: Callable[[Floats], Floats]
+    z: Floats
+    longer_s: Floats
 
 
 def sensitivity(
@@ -69,41 +70,34 @@ def sensitivity(
     books: Sequence[metrics.Ledger],
     wires: float = WIRE_SPREAD,
     by: float | None = None,
+    draw: Callable[[Sequence[Cause]], Floats] = lambda causes: np.empty((len(causes), 0)),
 ) -> Sensitivity:
     """One cause a family and rung, one for the wires, and one for what follows the last step. wires: relative spread of
-    those two. by: one spread for all of them, above or below zero, instead of their own."""
+    those two. by: one spread for all of them, above or below zero, instead of their own. draw: draws of causes
+    [cause, draw], gone through together with each cause alone."""
     kits = {kit.number: kit for kit in lowered.known}
     wires, families = wires if by is None else by, sorted(_families(kits).items())
     moves = [move for rests, prices in families if (move := _move(kits, rests, prices, by)).spread]
     slopes = [track.slopes([move.kits for move in moves]) for track in graph.tracks]
     update = books[0].phases["optimizer"] * wires
-
-    def longer_s(z: Floats) -> Floats:
-        z = np.hstack([np.zeros((len(z), 1)), z])
-        last = ends(graph, slopes, z[: len(moves)], 1 + wires * z[-2])
-        return np.asarray((last - last[0]) / NS_PER_S + update * z[-1])[1:]
-
-    names = [(m.name, m.spread) for m in moves]
-    names += [("pipeline messages", wires), ("optimizer and its traffic", wires)]
-    one = np.eye(len(names))
-    moved = longer_s(np.hstack([one, -one])).reshape(2, -1).tolist()
-    bounds = [move.bound for move in moves] + [False, False]
+    causes = [Cause(move.name, move.spread, bound=move.bound) for move in moves]
+    causes += [Cause("pipeline messages", wires), Cause("optimizer and its traffic", wires)]
+    number, one, z = len(causes), np.eye(len(causes)), draw(causes)
+    sets = [
+        np.hstack([np.zeros((number, 1)), each]) for each in (np.hstack([one, -one]), z)
+    ]  # prices as they are first
+    all_sets = np.hstack(sets)
+    last = ends(graph, slopes, [each[: len(moves)] for each in sets], 1 + wires * all_sets[-2])
+    later_s = (last - last[0]) / NS_PER_S + update * all_sets[-1]
+    _, moved, _, longer_s = np.split(later_s, np.cumsum([1, 2 * number, 1]))
     causes = [
-        Cause(name, spread, up, 0.0 if bound else down, bound)
-        for (name, spread), bound, up, down in zip(names, bounds, *moved, strict=True)
+        replace(cause, step_s=up, cheaper_s=0.0 if cause.bound else down)
+        for cause, up, down in zip(causes, *moved.reshape(2, -1).tolist(), strict=True)
     ]
     grown = _phases(graph, slopes[0][:, 0], lowered)
     phases = [*({name: ns[i] for name, ns in grown.items()} for i in range(len(moves))), {}, {"optimizer": update}]
-    return _sorted(Sensitivity(tuple(causes), tuple(phases), longer_s))
-
-
-def _sorted(sensitivity: Sensitivity) -> Sensitivity:
-    """Largest cause first."""
-    sizes = [-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in sensitivity.causes]
-    places = np.argsort(sizes, kind="stable")
-    back = np.argsort(places)
-    causes, phases = (tuple(row[i] for i in places) for row in (sensitivity.causes, sensitivity.phases_s))
-    return Sensitivity(causes, phases, lambda z: sensitivity.longer_s(z[back]))
+    places = np.argsort([-max(abs(cause.step_s), abs(cause.cheaper_s)) for cause in causes], kind="stable")
+    return Sensitivity(tuple(causes[i] for i in places), tuple(phases[i] for i in places), z[places], longer_s)
 
 
 class Move(NamedTuple):
@@ -120,10 +114,10 @@ def _families(kits: Moved) -> dict[tuple[str, str], list[Price]]:
     """(family, rung) -> the prices that rest on them, of every kernel of every kit."""
     families: dict[tuple[str, str], list[Price]] = {}
     for kit in kits.values():
-        for lane in STREAMS:
-            for task in kit.fine.tasks[lane]:
-                if (price := task.price) is not None:
-                    families.setdefault((price.family, price.rung), []).append(price)
+        for rests, lanes in kit.fine.rests.items():
+            own = families.setdefault(rests, [])
+            for tasks, numbers in zip(kit.fine.tasks, lanes, strict=True):
+                own += (price for number in numbers if (price := tasks[number].price))
     return families
 
 
@@ -149,11 +143,8 @@ def dearer(kit: Kit, family: str, rung: str, spread: float) -> Kit:
 
 def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
     """The template with the prices of one family raised by its spread; itself when it has none."""
-    mine = [
-        [i for i, t in enumerate(fine.tasks[lane]) if t.price and t.price.family == family and t.price.rung == rung]
-        for lane in STREAMS
-    ]
-    if not any(mine):
+    mine = fine.rests.get((family, rung))
+    if mine is None:
         return fine
 
     def raised(rows: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
@@ -169,11 +160,12 @@ def _dearer(fine: Template, family: str, rung: str, spread: float) -> Template:
 def _phases(graph: Graph, slopes: Floats, lowered: Lowered) -> dict[str, list[float]]:
     """Mean seconds over ranks that each phase gets longer, for each set of prices. slopes [row, set]: by row of the
     first track, of the ends of steps."""
-    spent: dict[str, Floats] = {}
+    names = {kit.number: metrics.phase_name(kit.fine.kind) for kit in lowered.known}
+    spent = {name: [0.0] * len(slopes) for name in names.values()}
     for kits, rows, lengths in zip(lowered.kits, graph.tracks[0].rows, graph.lengths, strict=True):
         for kit, row, length in zip(kits, rows, lengths, strict=True):
-            spent.setdefault(metrics.phase_name(kit.fine.kind), np.zeros(len(slopes)))[row] += length
-    return {name: (ns @ slopes / NS_PER_S / len(lowered.kits)).tolist() for name, ns in spent.items()}
+            spent[names[kit.number]][row] += length
+    return {name: (np.array(ns) @ slopes / NS_PER_S / len(lowered.kits)).tolist() for name, ns in spent.items()}
 
 
 SIGNED = (1 << 63) - 1
@@ -202,10 +194,9 @@ class Drawn(NamedTuple):
     steps: Floats
 
 
-def drawn(sensitivity: Sensitivity, step_s: float, seed: int) -> Drawn:
+def drawn(sensitivity: Sensitivity, step_s: float) -> Drawn:
     """Steps as prices are drawn; never less than half of the one that is predicted."""
-    z = draws(sensitivity.causes, seed)
-    return Drawn(z, np.maximum(step_s + sensitivity.longer_s(z), step_s / 2))
+    return Drawn(sensitivity.z, np.maximum(step_s + sensitivity.longer_s, step_s / 2))
 
 
 def intervals(sensitivity: Sensitivity, summary: Mapping[str, Any], drawn: Drawn) -> dict[str, Any]:

@@ -38,6 +38,7 @@ NEAR, FAR = (0.6, 1.6), 3.0
 between them are interpolated; beyond, the last slope is held."""
 FEW = 16
 Factors = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int32]
 COMPUTING = ("gpu", "node", "thermal")
 """Faults that slow what a rank computes."""
 CLOCKED = (Gemm, GroupedGemm, Attention)
@@ -57,12 +58,14 @@ class Curve:
         return np.where(rows > self.rows[-1], beyond, inside)
 
 
-def curves(machine: Machine) -> dict[str, Curve]:
-    """Label of each part whose kernels work on expert rows -> its curve."""
+def curves(machine: Machine, counts: npt.NDArray[np.int32] | None = None) -> dict[str, Curve]:
+    """Label of each part whose kernels work on expert rows -> its curve: whole, or as far as these counts feel it."""
     site = machine.site
     low, high = (int(part * site.rows) // PADDING * PADDING for part in NEAR)
     outside = np.linspace(0, FAR * site.rows, FEW) // PADDING * PADDING
     grid = np.unique([*np.arange(low, high + PADDING, PADDING), *outside, site.rows]).astype(float)
+    if counts is not None:
+        grid = _around(grid, np.flatnonzero(np.bincount(counts.ravel())))
     sites = [site._replace(rows=max(1, int(r)), received=max(1, int(_scaled(site, r)))) for r in (*grid, site.rows)]
     by_label = {}
     for unit, direction in product(machine.routed_sorts, "FBW"):
@@ -71,6 +74,15 @@ def curves(machine: Machine) -> dict[str, Curve]:
                 times = [machine.part_ns(part) for part in same]
                 by_label[same[0].label] = Curve(grid, np.array(times[:-1]) / times[-1])
     return by_label
+
+
+def _around(grid: npt.NDArray[np.float64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The ends of a grid, and those of its points that counts are on or lie between."""
+    after = np.searchsorted(grid, counts).clip(max=len(grid) - 1)
+    before = after - (grid[after] > counts)
+    needed = np.zeros(len(grid), dtype=np.bool_)
+    needed[[0, *before, *after, -1]] = True
+    return grid[needed]
 
 
 def _scaled(site: Site[ModelShape], rows: float) -> float:
@@ -130,7 +142,7 @@ class Durations:
         self.loads, self.jitter, self.attending = loads, jitter, attending
         self.kinds = {unit.layer: unit.kind for unit in machine.units if unit.block}
         self.index = {unit.layer: index for index, unit in enumerate(machine.routed)}
-        self.curves = curves(machine) if loads else {}
+        self.curves = curves(machine, loads.rows) if loads else {}
         self.loaded = exchanges.loaded_exchanges(machine) if loads else {}
         self.slow = of_ranks(faults, COMPUTING, plan.mesh)
         self.at = {plan.mesh.place(rank)[0] for rank in self.slow}
@@ -139,13 +151,18 @@ class Durations:
         self.links = Links(plan, machine, faults, self.columns)
         self.wire = self.links.wire
         self.computing, self.contents = cache(self._computing), cache(contents)
-        self.routed, self.even, self.attends = cache(self._routed), cache(self._even), cache(self._attends)
+        self.routed, self.lasts, self.attends = cache(self._routed), cache(self._lasts), cache(self._attends)
 
     @cached_property
-    def factors(self) -> npt.NDArray[np.float64]:
-        """How many times as long expert parts and exchanges take [label, layer, micro-batch, replica]; labels in the
+    def factors(self) -> Factors:
+        """How many times as long expert parts and exchanges take [label, layer, micro-batch, column]; labels in the
         order of `labels`."""
-        return np.stack([self._slow_down(label) for label in self.labels])
+        assert self.loads is not None
+        rows, received = (counts[..., self.columns.first] for counts in (self.loads.rows, self.loads.received))
+        factors = np.empty((len(self.labels), *rows.shape))
+        for label, own in zip(self.labels, factors, strict=True):
+            self._slow_down(label, rows, received, own)
+        return factors
 
     @cached_property
     def labels(self) -> dict[str, int]:
@@ -165,13 +182,12 @@ class Durations:
     def _work(self, position: int, step: int) -> Times:
         """Nanoseconds of each segment by the loads and documents of each column alone [segment, column]."""
         kit, at = self.kits[position][step], self.plan.program.steps[position][step]
-        work = self.even(kit).copy()
+        work = self.lasts(kit).repeat(self.columns.columns, axis=1)
         if self.loads is not None:
             numbers, labels, layers, backward = self.routed(kit, at.stage, at.stage_b)
             if len(numbers):
                 micro_batch = np.where(backward, at.micro_batch_b, at.micro_batch)
-                own = self.factors[labels, layers, micro_batch]
-                work[numbers] = np.ceil(work[numbers] * own[:, self.columns.first])
+                work[numbers] = _longer(self.lasts(kit)[numbers], self.factors[labels, layers, micro_batch])
         if self.attending is not None:
             numbers, rows, backward = self.attends(kit, at.stage, at.stage_b)
             if len(numbers):
@@ -185,9 +201,9 @@ class Durations:
             return factors
         return np.asarray(factors[..., self.plan.mesh.number("model")[self.columns.first]])
 
-    def _even(self, kit: Kit) -> Times:
-        """Nanoseconds of each segment where loads are as expected [segment, column]."""
-        return np.repeat(np.array(kit.parts.lasts, dtype=np.int64)[:, None], self.columns.columns, axis=1)
+    def _lasts(self, kit: Kit) -> Times:
+        """Nanoseconds of each segment where loads are as expected [segment, 1]."""
+        return np.array(kit.parts.lasts, dtype=np.int64)[:, None]
 
     def _tasks(self, kit: Kit, stage: int, stage_b: int) -> Iterator[tuple[int, str, int, bool]]:
         """Segments of layers, in a step on these stages: number, label, layer of the model, and whether it is of the
@@ -279,16 +295,17 @@ class Durations:
         ]  # fmt: skip
         return sum(clocked for _, clocked in parts) / sum(ns for ns, _ in parts)
 
-    def _slow_down(self, label: str) -> npt.NDArray[np.float64]:
-        """Factors [layer, micro-batch, replica] of an expert part, or of an exchange."""
+    def _slow_down(self, label: str, rows: Counts, received: Counts, out: Factors) -> None:
+        """Factors [layer, micro-batch, column] of an expert part, or of an exchange, by rows and tokens received."""
         assert self.loads is not None
         if label in self.curves:
-            return tabulated(self.curves[label].at, self.loads.rows)
-        reached, member = self.loads.reached, self.plan.mesh.member("expert")
+            tabulated(self.curves[label].at, rows, out)
+            return
+        reached, member = self.loads.reached, self.plan.mesh.member("expert")[self.columns.first]
         node = member * reached.shape[1] // self.site.group
         here, expected = self.loaded[label], self.site.received
-        received = tabulated(lambda tokens: here.by_received(tokens / expected), self.loads.received)
-        return np.maximum(received, here.by_reached(reached[:, None, node]))
+        tabulated(lambda tokens: here.by_received(tokens / expected), received, out)
+        np.maximum(out, here.by_reached(reached)[:, None, node], out=out)
 
     def _jittered(self, work: Times, step: Step, number: int) -> Times:
         """Drawn by chunk and segment, so that another schedule meets the same luck."""
@@ -298,12 +315,19 @@ class Durations:
         return _whole(np.asarray(work * factor))
 
 
-def tabulated(
-    function: Callable[[npt.NDArray[Any]], npt.NDArray[np.float64]], counts: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float64]:
+def _longer(ns: Times, factors: Factors) -> Factors:
+    """Times [segment, 1] by their factors [segment, column], which are overwritten, in whole ns."""
+    factors *= ns
+    return np.ceil(factors, out=factors)
+
+
+def tabulated(function: Callable[[npt.NDArray[Any]], Factors], counts: Counts, out: Factors) -> None:
     """A function at whole numbers from 0 on, called once for each number up to the largest where those are fewer."""
     numbers = int(counts.max(initial=0)) + 1
-    return function(counts) if numbers > counts.size else function(np.arange(numbers))[counts]
+    if numbers > counts.size:
+        out[...] = function(counts)
+    else:
+        np.take(function(np.arange(numbers)), counts, out=out, mode="clip")
 
 
 def _clock_slow_down(clocked: float) -> SlowDown:

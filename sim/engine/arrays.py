@@ -36,7 +36,10 @@ def run(
     for position in ranks:
         position.come(mail)
     while True:
-        moved = [position.proceed(mail) for position in ranks]
+        moved = [position.post(mail) for position in ranks]
+        if ready := [position for position in ranks if position.ready(mail)]:
+            _advance(ready, mail)
+            continue
         if any(moved):
             continue
         # All that is not known yet hangs on a message that still waits for its turn, so it comes no earlier than the
@@ -124,14 +127,9 @@ class _Position:
         self.insides: list[Inside] = []
         self.done = Steps(starts, ends, blame, self.insides)
 
-    def proceed(self, mail: _Mail) -> bool:
-        """Do all steps whose messages are known, and send what can be sent; whether there was any."""
-        before, moved = self.step, self.post(mail)
-        while self.step < len(self.jobs) and all(message in mail.arrived for message in self.jobs[self.step].waits):
-            self._advance(mail)
-            self.come(mail)
-            self.post(mail)
-        return moved or self.step > before
+    def ready(self, mail: _Mail) -> bool:
+        """Whether all messages of the next step are known."""
+        return self.step < len(self.jobs) and all(message in mail.arrived for message in self.jobs[self.step].waits)
 
     def post(self, mail: _Mail, bound: Bound = NO_BOUND) -> bool:
         """Messages whose arrival is known now; whether there was any."""
@@ -151,43 +149,69 @@ class _Position:
         """When all is done and what was made is taken [column]."""
         return np.asarray(np.maximum.reduce([self.free, *(mail.arrived[message] for message in self.sync.waits)]))
 
-    def _advance(self, mail: _Mail) -> None:
-        """The next step, whose messages are all known."""
-        job, done, step = self.jobs[self.step], self.done, self.step
+    def begin(self, mail: _Mail) -> Times:
+        """When the next step begins, whose messages are all known."""
         start = self.free
-        for message in job.waits:
+        for message in self.jobs[self.step].waits:
             arrival = mail.arrived[message]
             late = arrival > start
             if late.any():
-                done.blame[step, late] = message[2] + OWN * (message[0] == self.number)
+                self.done.blame[self.step, late] = message[2] + OWN * (message[0] == self.number)
                 start = np.maximum(start, arrival)
-        done.starts[step] = start
-        self.free, inside = self._cross(job.template, start)
-        done.ends[step] = self.free
+        self.done.starts[self.step] = start
+        return start
+
+    def end(self, mail: _Mail, start: Times, end: Times, inside: Inside) -> None:
+        """The step that began at `start` is through."""
+        job, step = self.jobs[self.step], self.step
+        self.done.ends[step] = self.free = end
         self.insides.append(inside)
         if job.sends and not job.rendezvous:
             made = job.template.senders
             outputs = [(step, kind, ns, start + inside.ends[made[kind]]) for kind, ns in job.sends if kind in made]
             self.lane.leave(step, outputs)
-        self.gradients.through(self.number, step, start, self.free)
+        self.gradients.through(self.number, step, start, end)
         self.step += 1
+        self.come(mail)
 
-    def _cross(self, template: Template, start: Times) -> tuple[Times, Inside]:
-        """When a step begun at `start` ends, and its inside."""
-        durations = self.duration(self.number, self.step)
-        kinds = {meets for _, _, meets in template.turns if meets in self.columns.groups}
+    def crossed(self, start: Times, lasts: tuple[int, ...], kind: str) -> tuple[Times, Inside]:
+        """When a step begun at `start` ends, and its inside, where segments take as long for all columns whenever they
+        start. kind: of groups that wait for each other in it."""
+        key = self.jobs[self.step].template, lasts
+        if key not in self.courses:
+            self.courses[key] = course(*key, kind)
+        return self.courses[key].crossed(start, self.columns)
+
+
+def _advance(ready: Sequence[_Position], mail: _Mail) -> None:
+    """The next step of these positions: where one template takes each column its own time, all of them at once."""
+    alike: dict[Template, list[tuple[_Position, Times, Times]]] = {}
+    for position in ready:
+        start, durations = position.begin(mail), position.duration(position.number, position.step)
+        template, columns = position.jobs[position.step].template, position.columns
+        kinds = {meets for _, _, meets in template.turns if meets in columns.groups}
         if isinstance(durations, tuple) and len(kinds) <= 1:
-            key = (template, durations)
-            if key not in self.courses:
-                self.courses[key] = course(template, durations, "".join(kinds))
-            return self.courses[key].crossed(start, self.columns)
-        if isinstance(durations, tuple):  # of several kinds, longest ways say too little
-            durations = np.repeat(np.array(durations, dtype=np.int64)[:, None], self.columns.columns, axis=1)
-        starts, ends, ready = cross(template, start, durations, self.columns.latest)
-        end = ends.max(0) if len(ends) else start
-        for times in (starts, ends, ready):
-            times -= start
-        return end, Inside(starts, ends, ready)
+            position.end(mail, start, *position.crossed(start, durations, "".join(kinds)))
+        elif callable(durations):
+            position.end(mail, start, *_crossed(template, start, durations, columns))
+        else:  # of several kinds, longest ways say too little
+            own = np.array(durations, dtype=np.int64).reshape(len(template.segments), -1)
+            alike.setdefault(template, []).append((position, start, np.broadcast_to(own, (len(own), len(start)))))
+    for template, rows in alike.items():
+        starts = np.stack([start for _, start, _ in rows])
+        durations = np.stack([own for _, _, own in rows], axis=1)
+        ends, inside = _crossed(template, starts, durations, rows[0][0].columns)
+        for i, (position, start, _) in enumerate(rows):
+            position.end(mail, start, ends[i], Inside(*(times[:, i] for times in inside)))
+
+
+def _crossed(template: Template, start: Times, durations: SegmentTimes, columns: Columns) -> tuple[Times, Inside]:
+    """When steps begun at `start` [..., column] end, and their insides."""
+    starts, ends, ready = cross(template, start, durations, columns.latest)
+    end = ends.max(0) if len(ends) else start
+    for times in (starts, ends, ready):
+        times -= start
+    return end, Inside(starts, ends, ready)
 
 
 def _finished(

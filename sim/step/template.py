@@ -7,9 +7,9 @@ are made from one run of the fine one, so all three take the same time when noth
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from itertools import accumulate, groupby
-from operator import add
+from operator import add, or_
 from typing import Any, NamedTuple
 
 from hwmodels.price import OVER_LINKS, Price, Pricer
@@ -100,6 +100,25 @@ class Template:
         return tuple(number for number, (_, _, whom) in enumerate(self.turns) if whom)
 
     @cached_property
+    def idle(self) -> tuple[tuple[int, int], ...]:
+        """Gaps of compute, numbered by the segment of its order that comes next (or none), each with a segment of
+        communication that may run in it or wait: one that need not be through when the gap begins, nor waits for what
+        ends it."""
+        through: list[int] = []  # of each segment, those that are through when it begins, as bits
+        on_lane: dict[int, int] = {}
+        for number, needed in enumerate(self.waits):
+            lane = self.segments[number].lane
+            on_lane[lane] = before = reduce(or_, (through[j] | 1 << j for j in needed), on_lane.get(lane, 0))
+            through.append(before)
+            on_lane[lane] |= 1 << number
+        order = self.order[COMPUTE]
+        done, next_up = [0, *(through[i] for i in order)], [*(1 << i for i in order), 0]
+        return tuple([
+            (gap, talk) for gap in range(len(done)) for talk in self.order[COMMUNICATION]
+            if not (done[gap] >> talk & 1 or through[talk] & next_up[gap])
+        ])  # fmt: skip
+
+    @cached_property
     def lasts(self) -> tuple[int, ...]:
         """Nanoseconds of each segment while the other side is idle."""
         return tuple(sum(self.alone[s.lane][s.first : s.stop]) for s in self.segments)
@@ -116,6 +135,19 @@ class Template:
         """Output (1 forward, 2 backward) -> the segment that makes it."""
         kinds = (FORWARD, BACKWARD)
         return {kind: i for i, segment in enumerate(self.segments) for kind in kinds if segment.sends & kind}
+
+    @cached_property
+    def rests(self) -> dict[tuple[str, str], tuple[list[int], ...]]:
+        """Family and rung of prices -> numbers of the kernels that rest on them, by lane."""
+        rests: dict[tuple[str, str], tuple[list[int], ...]] = {}
+        for lane, tasks in enumerate(self.tasks):
+            for number, task in enumerate(tasks):
+                if task.price is not None:
+                    of = task.price.family, task.price.rung
+                    if of not in rests:
+                        rests[of] = tuple([] for _ in STREAMS)
+                    rests[of][lane].append(number)
+        return rests
 
 
 class Row(NamedTuple):

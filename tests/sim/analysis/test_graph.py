@@ -51,7 +51,7 @@ def no_slopes(graph):
 @pytest.mark.parametrize("schedule", names())
 def test_unchanged_prices_are_the_run(schedule, change):
     _, timeline, graph = found(schedule, change)
-    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 3)), np.ones(3)).tolist() == [last_end(timeline)] * 3
+    assert replay.ends(graph, no_slopes(graph), [np.zeros((1, 3))], np.ones(3)).tolist() == [last_end(timeline)] * 3
 
 
 @pytest.mark.parametrize("messages", ["hidden", "waited"])
@@ -78,17 +78,17 @@ def test_another_path_takes_over(schedule, forward, messages):
     twins = {kit.number: twin for row, other in zip(low.kits, changed.kits, strict=True)
              for kit, twin in zip(row, other, strict=True)}  # fmt: skip
     slopes = [track.slopes([twins]) for track in graph.tracks]
-    assert replay.ends(graph, slopes, np.ones((1, 1)), np.ones(1))[0] == pytest.approx(last_end(timeline))
+    assert replay.ends(graph, slopes, [np.ones((1, 1))], np.ones(1))[0] == pytest.approx(last_end(timeline))
 
 
 @pytest.mark.parametrize("messages", ["hidden", "waited"])
 @pytest.mark.parametrize("schedule", ["1f1b", "gpipe", "zb1p"])
 def test_slower_wires(schedule, messages):
     graph, timeline = timed(schedule, messages)[2], timed(schedule, messages, p2p=9_000)[1]
-    assert replay.ends(graph, no_slopes(graph), np.zeros((1, 1)), np.full(1, 3.0))[0] == last_end(timeline)
+    assert replay.ends(graph, no_slopes(graph), [np.zeros((1, 1))], np.full(1, 3.0))[0] == last_end(timeline)
 
 
 def test_no_draw_takes_less_than_half():
     _, timeline, graph = timed("1f1b", p2p=0)
     slopes = [np.ones_like(slope) for slope in no_slopes(graph)]
-    assert replay.ends(graph, slopes, np.full((1, 1), -5.0), np.ones(1))[0] == last_end(timeline) / 2
+    assert replay.ends(graph, slopes, [np.full((1, 1), -5.0)], np.ones(1))[0] == last_end(timeline) / 2

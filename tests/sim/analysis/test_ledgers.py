@@ -1,5 +1,6 @@
 """Ledgers of ranks that differ, and gaps laid to bytes and barriers."""
 
+from collections import Counter
 from functools import cache
 
 import numpy as np
@@ -104,6 +105,32 @@ def test_all_exchanges_in_a_gap_are_exposed():
     table = [np.full(2, ns) for ns in (10, 4, 6, 3)]
     got = of_both(template, table)
     assert (got["exposed"], got["peers"]) == (20, 0), "of both ranks"
+
+
+def in_every_gap(template, inside):
+    """ns that exchanges run, and wait for peers, in gaps of compute: every gap beside every exchange."""
+    starts, ends, ready = inside.starts, inside.ends, inside.starts.copy()
+    ready[list(template.meetings)] = inside.ready
+    compute, talk = list(template.order[0]), list(template.order[1])
+    begins = np.vstack([np.zeros_like(starts[:1]), ends[compute]])[:, None]
+    through = np.vstack([starts[compute], ends.max(axis=0)])[:, None]
+    ran = np.minimum(ends[talk], through) - np.maximum(starts[talk], begins)
+    waited = np.minimum(starts[talk], through) - np.maximum(ready[talk], begins)
+    return [int(np.maximum(ns, 0).sum()) for ns in (ran, waited)]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_exchanges_are_looked_for_only_in_gaps_that_they_can_be_in(schedule):
+    found = run(*laid_out(f"schedule={schedule}", "routing={kind: sampled, spread: 0.6}"), *some_faults())
+    once = np.ones((1, found.timeline.columns.columns), dtype=np.int64)
+    some = Counter()
+    for kits, steps in zip(found.lowered.kits, found.timeline.positions, strict=True):
+        for kit, inside in zip(kits, steps.insides, strict=True):
+            got = metrics._inside(kit.parts, [inside], once)
+            assert [got["exposed"], got["peers"]] == in_every_gap(kit.parts, inside)
+            some.update(got)
+            assert len(kit.parts.idle) < max(1, len(kit.parts.order[0]) * len(kit.parts.order[1]))
+    assert some["exposed"] > 0 < some["peers"]
 
 
 # --- ledgers ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Intervals: against full runs with prices scaled, against the normal quantile, keyed by the seed."""
 
 from dataclasses import fields
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def simulated(*overrides):
     ran = simulate(laid, machine)
     books = metrics.ledgers(ran.lowered, ran.timeline, machine.pricer)
     found = graph.graph(ran.lowered, ran.timeline, *([ran.times.pace] if ran.times else []))
-    return ran.lowered, ran.timeline, uncertainty.sensitivity(ran.lowered, found, books)
+    return ran.lowered, ran.timeline, uncertainty.sensitivity(ran.lowered, found, books, draw=partial(draws, seed=0))
 
 
 @cache
@@ -50,8 +50,8 @@ def summary(*overrides):
     return sim.run(from_mapping(TINY, overrides)).summary
 
 
-def intervals(sensitivity, summary, seed):
-    return uncertainty.intervals(sensitivity, summary, uncertainty.drawn(sensitivity, summary["step_time_s"], seed))
+def intervals(sensitivity, summary):
+    return uncertainty.intervals(sensitivity, summary, uncertainty.drawn(sensitivity, summary["step_time_s"]))
 
 
 def cause(name, step_s):
@@ -60,8 +60,9 @@ def cause(name, step_s):
 
 
 def found(*causes):
-    sizes = np.array([c.step_s for c in causes])
-    return Sensitivity(tuple(causes), tuple({"forward": c.step_s} for c in causes), lambda z: sizes @ z)
+    z = draws(causes, 0)
+    longer_s = np.array([c.step_s for c in causes]) @ z
+    return Sensitivity(tuple(causes), tuple({"forward": c.step_s} for c in causes), z, longer_s)
 
 
 # --- sensitivities ----------------------------------------------------------------------------------------------------
@@ -128,20 +129,20 @@ def test_a_family_in_no_template_is_no_cause():
 
 
 def test_one_cause_is_a_normal_interval():
-    low, high = intervals(found(cause("a", 0.5)), SUMMARY, 0)["intervals_90"]["step_time_s"]
+    low, high = intervals(found(cause("a", 0.5)), SUMMARY)["intervals_90"]["step_time_s"]
     assert low == pytest.approx(10 - Z90 * 0.5, abs=0.05) and high == pytest.approx(10 + Z90 * 0.5, abs=0.05)
 
 
 def test_causes_are_independent():
     """3 and 4 hundredths make 5, not 7."""
-    low, high = intervals(found(cause("a", 0.3), cause("b", 0.4)), SUMMARY, 0)["intervals_90"]["step_time_s"]
+    low, high = intervals(found(cause("a", 0.3), cause("b", 0.4)), SUMMARY)["intervals_90"]["step_time_s"]
     assert (high - low) / 2 == pytest.approx(Z90 * 0.5, rel=0.05)
 
 
 def test_a_wider_spread_is_a_wider_interval():
     widths = []
     for size in (0.0, 0.1, 0.2, 0.8):
-        low, high = intervals(found(cause("a", size)), SUMMARY, 0)["intervals_90"]["step_time_s"]
+        low, high = intervals(found(cause("a", size)), SUMMARY)["intervals_90"]["step_time_s"]
         assert low <= 10 <= high
         widths.append(high - low)
     assert widths[0] == 0 and widths == sorted(widths)
@@ -149,7 +150,7 @@ def test_a_wider_spread_is_a_wider_interval():
 
 
 def test_what_goes_with_the_step_moves_with_it():
-    out = intervals(found(cause("a", 0.5)), SUMMARY, 0)["intervals_90"]
+    out = intervals(found(cause("a", 0.5)), SUMMARY)["intervals_90"]
     low, high = out["step_time_s"]
     assert out["tokens_per_day"] == pytest.approx([100 * 10 / high, 100 * 10 / low], rel=1e-3)
     assert out["gpu_hours_per_trillion_tokens"] == pytest.approx([5 * low / 10, 5 * high / 10])
@@ -159,7 +160,7 @@ def test_what_goes_with_the_step_moves_with_it():
 
 def test_a_phase_moves_with_its_causes_and_the_bubble_is_what_is_left():
     """All that a cause adds to the step it adds to forward: 6 s move as far as 10, and 4 s of bubble stay."""
-    out = intervals(found(cause("a", 0.5)), SUMMARY, 0)["intervals_90"]
+    out = intervals(found(cause("a", 0.5)), SUMMARY)["intervals_90"]
     low, high = out["step_time_s"]
     assert out["phases_s"] == {
         "forward": pytest.approx([low - 4, high - 4]), "bubble": pytest.approx([4, 4]),
@@ -176,7 +177,7 @@ def test_draws_are_keyed_by_seed_and_name_and_not_by_place():
 
 
 def test_no_draw_makes_a_step_negative():
-    low, _ = intervals(found(cause("a", 50.0)), SUMMARY, 0)["intervals_90"]["step_time_s"]
+    low, _ = intervals(found(cause("a", 50.0)), SUMMARY)["intervals_90"]["step_time_s"]
     assert low == 5.0
 
 
@@ -238,7 +239,7 @@ def test_what_ifs_are_paired():
     surer than either."""
     chosen = ("schedule=1f1b", "faults=[{kind: gpu, at: 6, slower: 1.2}]")
     healthy, faulty = simulated(chosen[0])[2], simulated(*chosen)[2]
-    one, two = (f.longer_s(draws(f.causes, 0)) for f in (healthy, faulty))
+    one, two = healthy.longer_s, faulty.longer_s
     assert np.corrcoef(one, two)[0, 1] > 0.98
     assert np.ptp(np.percentile(two - one, (5, 95))) < 0.5 * np.ptp(np.percentile(one, (5, 95)))
 

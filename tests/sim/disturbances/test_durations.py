@@ -110,6 +110,19 @@ def test_a_rank_with_the_expected_rows_takes_the_expected_time():
         assert curve.at(np.array([machine.site.rows])) == pytest.approx(1, abs=1e-6)
 
 
+@pytest.mark.parametrize("spread", [0.02, 0.2, 2.0])
+def test_a_curve_for_some_counts_is_the_whole_one_there(spread):
+    """To the last bit, and few of its points are priced: whole tiles, counts between them, none and too many."""
+    machine = machine_of("v3")[1]
+    rows = machine.site.rows * np.random.default_rng(0).normal(1, spread, 200).clip(0, 4)
+    counts = np.array([rows, rows // 128 * 128], dtype=np.int32)
+    some, whole = curves(machine, counts), curves(machine)
+    assert set(some) == set(whole)
+    for label, curve in some.items():
+        assert (curve.at(counts) == whole[label].at(counts)).all()
+        assert len(curve.rows) < len(whole[label].rows)
+
+
 # --- whose load -------------------------------------------------------------------------------------------------------
 
 
