@@ -16,6 +16,12 @@ BY_BLOCK = " by block"
 """Ends the role of a product whose operands have a scale for each 128 of their depth: its kernels are others."""
 
 
+SCAN = "scan"
+"""Role of a product inside Mamba's scan, and begins that of one in its backward: a kernel of the scan's, not of a
+library of products (`hwmodels.scan`)."""
+SCAN_BACKWARD = f"{SCAN} backward"
+
+
 class Gemm(NamedTuple):
     """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad (both may be BY_BLOCK), or wgrad. `precision`: of OPERAND.
     result: what a wgrad writes: fp32 (added to what is there) or bf16 (over it). lent: SMs that it leaves to
@@ -69,7 +75,8 @@ class Attention(NamedTuple):
     The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v). kv_heads: heads of
     keys and values, each shared by as many query heads (grouped-query attention); 0: every query head has its own.
     window: keys that a query sees at most, its own included (sliding window); 0: all. keys: of a sequence, where they
-    are not as many as its queries, which are then the last of them if causal; 0: as many.
+    are not as many as its queries, which are then the last of them if causal; 0: as many. precision: of the products,
+    bf16, fp8 (a scale a tensor) or mxfp8; what it reads is counted in BF16, for no memory binds it.
     """
 
     direction: str
@@ -83,6 +90,7 @@ class Attention(NamedTuple):
     kv_heads: int = 0
     window: int = 0
     keys: int = 0
+    precision: str = "bf16"
 
     def flop(self) -> float:
         widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v

@@ -114,7 +114,7 @@ MUTE = {
     "step_batch_size_schedule": "one step is simulated, with the whole batch",
     "decrease_batch_size_if_needed": "one step is simulated, with the whole batch",
     "no_fp8_wgrad": "weight gradients multiply in the format of all products here",
-    "fp8_multi_head_attention": "attention is in BF16 here", "fp8_dot_product_attention": "attention is in BF16 here",
+    "fp8_multi_head_attention": "what stands before attention writes BF16 here",
     "fp8_param_gather": "products of this recipe read BF16 parameters here, and those are gathered",
     "fp8_param": "products of this recipe read BF16 parameters here, and those are gathered",
     "fp4_param_gather": "products of this recipe read BF16 parameters here, and those are gathered",

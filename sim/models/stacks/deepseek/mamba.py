@@ -6,8 +6,10 @@ products are batched ones, one a chunk and head (or group), priced as such; insi
 in causal attention. That function has no other way, so of the choices only `norm` is felt, by the first one.
 """
 
+from functools import partial
+
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import GroupedGemm, Memory, cast_transpose, elementwise, norm
+from hwmodels.op import SCAN, SCAN_BACKWARD, GroupedGemm, Memory, cast_transpose, elementwise, norm
 from sim.models.blocks.mamba import Mamba
 from sim.models.layer import Kernel
 from sim.models.stacks.deepseek.linear import (
@@ -34,10 +36,15 @@ def _chunks(site: Shared, m: Mamba) -> int:
     return site.sequences * -(-site.length // m.chunk)
 
 
-def _batched(site: Shared, m: Mamba, each: int, rows: int, n: int, k: int) -> GroupedGemm:
+def _batched(site: Shared, m: Mamba, each: int, rows: int, n: int, k: int, role: str = SCAN) -> GroupedGemm:
     """One product [rows, k] x [k, n] for each chunk and each of `each` heads or groups."""
     groups = _chunks(site, m) * each
-    return GroupedGemm(groups, groups * rows, n, k, "fprop", "bf16")
+    return GroupedGemm(groups, groups * rows, n, k, role, "bf16")
+
+
+def _convolution(site: Shared, m: Mamba, reads: int = 1) -> Memory:
+    """Its bytes forward, or backward (two tensors read)."""
+    return elementwise(site.tokens, m.convolved, reads)._replace(kind="conv1d" if reads == 1 else "conv1d_backward")
 
 
 def _states(site: Shared, m: Mamba, tail: str) -> list[Kernel]:
@@ -67,7 +74,7 @@ def forward_scan(site: Shared, m: Mamba) -> list[Kernel]:
     """Convolution and scan."""
     # what the state holds and what is inside the chunk, in one kernel
     inside = _batched(site, m, m.heads, m.chunk, m.width, m.state + m.chunk // 2)
-    convolution = Kernel("conv1d", elementwise(site.tokens, m.convolved))
+    convolution = Kernel("conv1d", _convolution(site, m))
     return [convolution, *_states(site, m, ""), Kernel("chunk_scan", inside)]
 
 
@@ -89,29 +96,30 @@ def backward(site: Shared, m: Mamba) -> list[Kernel]:
 
 def again(site: Shared, m: Mamba) -> list[Kernel]:
     """What backward computes again."""
-    return [Kernel("conv1d_recompute", elementwise(site.tokens, m.convolved)), *_states(site, m, "_recompute")]
+    return [Kernel("conv1d_recompute", _convolution(site, m)), *_states(site, m, "_recompute")]
 
 
 def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
     """Gradients of the scan and of the convolution."""
+    product = partial(_batched, site, m, role=SCAN_BACKWARD)
     q, n, p, passed = m.chunk, m.state, m.width, FP32_WIDTH * m.inner * m.state
     sums = {name: FP32_WIDTH * m.groups * width for name, width in (("dB", n), ("dC", n), ("dcb", q))}
     return [
-        Kernel("chunk_scan_bwd_dstates", _batched(site, m, m.heads, p, n, q)),
+        Kernel("chunk_scan_bwd_dstates", product(m.heads, p, n, q)),
         Kernel("state_passing_bwd", Memory("elementwise", _chunks(site, m), 2 * passed, passed)),
-        Kernel("chunk_scan_chunk_state_bwd_dx", _batched(site, m, m.heads, q, p, n + q // 2)),
-        Kernel("chunk_state_bwd_db", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dC", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dcb", _batched(site, m, m.heads, q, q // 2, p)),
-        Kernel("bmm_chunk_bwd_dB", _batched(site, m, m.groups, q, n, q // 2)),
-        Kernel("bmm_chunk_bwd_dC", _batched(site, m, m.groups, q, n, q // 2)),
+        Kernel("chunk_scan_chunk_state_bwd_dx", product(m.heads, q, p, n + q // 2)),
+        Kernel("chunk_state_bwd_db", product(m.heads, q, n, p)),
+        Kernel("chunk_scan_bwd_dC", product(m.heads, q, n, p)),
+        Kernel("chunk_scan_bwd_dcb", product(m.heads, q, q // 2, p)),
+        Kernel("bmm_chunk_bwd_dB", product(m.groups, q, n, q // 2)),
+        Kernel("bmm_chunk_bwd_dC", product(m.groups, q, n, q // 2)),
         # parts of the gradients of B and C and of their products', which torch sums
         *(Kernel(f"sum_{name}", Memory("elementwise", site.tokens, width, width)) for name, width in sums.items()),
         *[Kernel("scan_small", Memory("tiny", 1, 0.0, 0.0))] * SMALL,
         # decays inside a chunk, from all pairs of its tokens again
-        Kernel("chunk_scan_bwd_ddA", _batched(site, m, m.heads, q, q // 2, p)),
+        Kernel("chunk_scan_bwd_ddA", product(m.heads, q, q // 2, p)),
         Kernel("chunk_cumsum_bwd", Memory("elementwise", site.tokens, 2 * FP32_WIDTH * m.heads, BF16_WIDTH * m.heads)),
-        Kernel("conv1d_bwd", elementwise(site.tokens, m.convolved, 2)),
+        Kernel("conv1d_bwd", _convolution(site, m, 2)),
     ]
 
 

@@ -5,10 +5,11 @@ in the order of ranks. What is sent, and what the host waits for before, is in `
 """
 
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import permute, small, unpermute
+from hwmodels.op import Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.exchange import likely_bytes
 from sim.models.stacks.megatron.casts import casting, quantised
 from sim.models.stacks.megatron.exchange import mapped
 from sim.models.stacks.megatron.expert_bias import added, added_backward
@@ -111,7 +112,11 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     gradients = [grouped(site, *each, "dgrad") for each in products]
     out += _around(site, activate_backward(site.expert_rows, net), *gradients)
     out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
-    return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]
+    summed_up = _unpermuted(site, "permute_bwd", "B")
+    if isinstance(summed_up.op, Memory):  # HybridEP's writes a whole row of probabilities' gradients for each
+        likely = likely_bytes(site, experts) * site.received / max(site.rows, 1)
+        summed_up = summed_up._replace(op=summed_up.op._replace(write=summed_up.op.write + likely))
+    return [*out, *_sorted(site, "B"), summed_up]
 
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:
