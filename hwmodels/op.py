@@ -16,12 +16,6 @@ BY_BLOCK = " by block"
 """Ends the role of a product whose operands have a scale for each 128 of their depth: its kernels are others."""
 
 
-SCAN = "scan"
-"""Role of a product inside Mamba's scan, and begins that of one in its backward: a kernel of the scan's, not of a
-library of products (`hwmodels.scan`)."""
-SCAN_BACKWARD = f"{SCAN} backward"
-
-
 class Gemm(NamedTuple):
     """C[m,n] (+)= A[m,k] B[k,n]. `role`: fprop, dgrad (both may be BY_BLOCK), or wgrad. `precision`: of OPERAND.
     result: what a wgrad writes: fp32 (added to what is there) or bf16 (over it). lent: SMs that it leaves to

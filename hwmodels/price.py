@@ -181,7 +181,7 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        if not (kernels.fitted(self.published, tables, op) or scan.quote(self.device, tables, op, 1)):
+        if not (kernels.fitted(self.published, tables, op) or scan.quote(self.device, tables, op)):
             off = kernels.spread(self.published, tables, op)
             rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
             spread = math.hypot(spread, kernels.otherwise(self.device, tables, op, self.attention)[1])
@@ -251,7 +251,7 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
-    if reading := scan.quote(pricer.device, tables, op, pricer.compute_sms):
+    if reading := scan.quote(pricer.device, tables, op):
         return Quote(*reading)
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
