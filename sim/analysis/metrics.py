@@ -26,12 +26,15 @@ from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.layout.plan import Plan
 from sim.models.layer import COMMUNICATION, COMPUTE, HOST
+from sim.models.stacks.sharing import TENSOR
 from sim.result import Bar
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
 
 PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 """Families of prices that tensor cores set; the others wait for memory."""
+NETWORK = "network"
+"""That of messages and collectives, which stand on the stream of computing too (`sim.step.overlap`)."""
 MFU_PRECISION = "bf16"
 """Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
 TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
@@ -67,7 +70,7 @@ def profile(kit: Kit, pricer: Pricer | None) -> Profile:
             if task.price is None:
                 continue
             shares[task.price.rung] += end - start - gap
-            if lane == COMMUNICATION:
+            if lane == COMMUNICATION or task.price.family == NETWORK:
                 continue
             gaps += gap
             if task.price.family in PRODUCTS:
@@ -211,10 +214,12 @@ def _runs(ran: Sequence[tuple[Kit, Inside]], columns: int) -> Iterator[tuple[Tem
 def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[str, int]:
     """ns of some steps, all ranks together. weight: ranks that each column of each step stands for [step, column]."""
     talk, compute = list(template.order[COMMUNICATION]), list(template.order[COMPUTE])
+    line = [i for i in compute if template.segments[i].meets == TENSOR]
     starts, ends = np.stack([i.starts for i in run]), np.stack([i.ends for i in run])
     durations = np.einsum("nsc,nc->s", ends - starts, weight)
-    total = {"compute": int(durations[compute].sum()), "communication": int(durations[talk].sum())}
-    total |= {"exposed": 0, "peers": 0}
+    waited = int(durations[line].sum())
+    total = {"compute": int(durations[compute].sum()) - waited, "communication": int(durations[talk].sum()) + waited}
+    total |= {"exposed": waited, "peers": 0}
     end = ends.max(axis=1, keepdims=True)
     gap_begins = np.concatenate([np.zeros_like(end), ends[:, compute]], axis=1)
     gap_ends = np.concatenate([starts[:, compute], end], axis=1)
@@ -227,7 +232,8 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
     data = np.minimum(ends[:, None, talk], end) - np.maximum(starts[:, None, talk], begin)
     peers = np.minimum(starts[:, None, talk], end) - np.maximum(ready[:, None, talk], begin)
     totals = (int((np.maximum(ns, 0).sum((1, 2)) * weight).sum()) for ns in (data, peers))
-    return total | dict(zip(("exposed", "peers"), totals, strict=True))
+    exposed, peers = totals
+    return total | {"exposed": waited + exposed, "peers": peers}
 
 
 def summary(

@@ -179,7 +179,7 @@ MUTE = {
     "no_scatter_gather_tensors_in_pipeline": "messages of a pipeline are whole or in tensor slices as sequence says",
     "use_legacy_models": "layers are Megatron Core's here", "fp16_lm_cross_entropy": "the loss is in FP32 here",
     "apply_residual_connection_post_layernorm": "norms stand before their halves here",
-    "activation_func_clamp_value": "clamps are not modelled", "glu_linear_offset": "offsets are not modelled",
+    "activation_func_clamp_value": "clamps are of experts", "glu_linear_offset": "offsets are not modelled",
     "openai_gelu": "is told as gelu, which takes the same time",
     "heterogeneous_layers_config_path": "all layers follow one pattern here",
     "spec": "layers are those that the other flags say",

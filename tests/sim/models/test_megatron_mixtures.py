@@ -218,6 +218,30 @@ def test_no_plain_operations_add_biases_in_a_graph_or_where_there_are_none():
         assert not any(k.name.startswith("expert_bias_") for d in "FB" for k in kernels(own, d))
 
 
+CLAMPED = 2 * 4 + 8 + 2 * (3 + 5) + 3 + 3 + 8
+"""Bytes an element of a half of the first product that clamps move: each half clamped and both joined; backward a mask
+and a choice each, of one half another mask and one of both, and a join."""
+
+
+def test_experts_with_limits_clamp_in_plain_operations_and_wait_for_their_offset():
+    own = on(model="gpt_oss_120b")
+    clamps = {d: [k for k in kernels(own, d) if k.name.startswith("clamp_")] for d in "FB"}
+    assert [len(each) for each in clamps.values()] == [4, 9]
+    assert [k.name for k in clamps["F"] if k.waits] == ["clamp_offset"]
+    moved = sum(k.op.bytes() for each in clamps.values() for k in each)
+    width = own.site.shape.mixed.routed.width
+    assert moved == pytest.approx(CLAMPED * own.site.expert_rows * width)
+    names = [k.name for k in kernels(own, "F")]
+    assert names.index("experts_fc1_fprop") < names.index("clamp_gate") < names.index("swiglu")
+    graphed = on(model="gpt_oss_120b", cuda_graphs=True)
+    assert own.holds("kept", mixture(own)) != graphed.holds("kept", mixture(graphed))
+
+
+def test_no_clamps_stand_apart_in_a_graph_in_fused_experts_or_where_there_are_none():
+    for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
+        assert not any(k.name.startswith("clamp_") for d in "FB" for k in kernels(own, d))
+
+
 def test_fused_experts_end_in_their_activation_and_its_cast():
     plain, fused = (on("hybridep", "mxfp8", "b200x8", fused_experts=each) for each in (False, True))
     for direction in "FB":

@@ -20,7 +20,7 @@ from sim.models.stacks import keeping
 from sim.models.stacks.again import Tensor
 from sim.models.stacks.cudnn import Shared, precision
 from sim.models.stacks.keeping import part
-from sim.models.stacks.megatron import attention_formats, mamba
+from sim.models.stacks.megatron import attention_formats, clamp, mamba
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
 from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
@@ -124,6 +124,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     ranks = site.groups.expert_tensor  # whose rows are gathered
     return [
         *out, Tensor(0.0, ("moe",), (row(experts.sent(h)) + bf16(net.first)) * ranks),
+        Tensor(0.0, ("moe", "activation"), clamp.kept(site, experts) * ranks),
         Tensor(0.0, ("moe", "activation"), row(net.width) * ranks),
     ]  # fmt: skip
 
