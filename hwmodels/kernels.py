@@ -133,7 +133,8 @@ def quote(
         return reading._replace(spread=math.hypot(reading.spread, _by_block(own, tables, op)))
     if tables is None or tables.library is None:
         return None
-    reading = library.quote(tables.library, op, exact, sms)
+    plain = op._replace(precision=attention.BF16) if isinstance(op, Attention) else op
+    reading = library.quote(tables.library, plain, exact, sms)
     longer = times(own, op) if own and stands(own, tables) else 1.0
     return reading._replace(us=reading.us * longer * otherwise(device, tables, op, kernel)[0])
 

@@ -69,7 +69,8 @@ class Attention(NamedTuple):
     The backward kernel does five products: S again, dV, dP, dQ, dK (3 of width qk, 2 of width v). kv_heads: heads of
     keys and values, each shared by as many query heads (grouped-query attention); 0: every query head has its own.
     window: keys that a query sees at most, its own included (sliding window); 0: all. keys: of a sequence, where they
-    are not as many as its queries, which are then the last of them if causal; 0: as many.
+    are not as many as its queries, which are then the last of them if causal; 0: as many. precision: of the products,
+    bf16, fp8 (a scale a tensor) or mxfp8; what it reads is counted in BF16, for no memory binds it.
     """
 
     direction: str
@@ -83,6 +84,7 @@ class Attention(NamedTuple):
     kv_heads: int = 0
     window: int = 0
     keys: int = 0
+    precision: str = "bf16"
 
     def flop(self) -> float:
         widths = self.qk + self.v if self.direction == "forward" else 3 * self.qk + 2 * self.v

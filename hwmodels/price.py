@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from hwmodels import kernels, library, sibling, unlike
+from hwmodels import kernels, library, scan, sibling, unlike
 from hwmodels import tables as calibration
 from hwmodels.attention import CUDNN
 from hwmodels.beside import contention_family
@@ -181,7 +181,7 @@ class Pricer:
             timed_there = op.kind in TIMED_THERE and tables is not None and tables.exchanges
             slower = 1.0 if timed_there or not self.comm_sms else self.device.sms / self.comm_sms
         beside_us = us * slower + (calibration.wait_us(tables, op, self.device.name) if self.waits else 0.0)
-        if not kernels.fitted(self.published, tables, op):
+        if not (kernels.fitted(self.published, tables, op) or scan.quote(self.device, tables, op)):
             off = kernels.spread(self.published, tables, op)
             rung, spread = (rung, off) if off else sibling.judged(self.device, tables, op, rung, spread)
             spread = math.hypot(spread, kernels.otherwise(self.device, tables, op, self.attention)[1])
@@ -251,6 +251,8 @@ def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
 
 def _settled(pricer: Pricer, tables: Tables | None, op: Op, quote: Quote) -> Quote:
     """A quote on the device it is for, with its memory."""
+    if reading := scan.quote(pricer.device, tables, op):
+        return Quote(*reading)
     d, part = pricer.device, tables.streamed if tables and quote.rung != "measured" else 1.0  # rows may be faster
     own, more = without_sums(d, op) if tables else (op, 0.0)
     if kernels.fitted(pricer.published, tables, op):
@@ -332,7 +334,7 @@ def _attention(pricer: Pricer, tables: Tables | None, op: Attention) -> Quote:
     """Utilisation of the measured kernel, held for other head counts and lengths, and for other numbers of SMs: it ran
     beside communication, on the SMs that leaves (tables.sms)."""
     if tables is None:
-        return _roofline(pricer, op, _peak(pricer.device, "bf16"))
+        return _roofline(pricer, op, _peak(pricer.device, BF16 if op.precision == BF16 else FP8))
     share = tables.sms / pricer.compute_sms
     row = tables.exact.get(op) if pricer.mode == "measured" else None
     if row:
@@ -375,9 +377,6 @@ def _between(tables: Tables, op: Memory, rows: list[dict[str, Any]]) -> Quote:
     rung = "interpolated" if min(counts) / 2 <= op.rows <= 2 * max(counts) else "held"
     source = f"{tables.device}/memory.json: {op.kind} at {len(rows)} row counts ({', '.join(rows[0]['names'])})"
     return Quote(us, rung, source, SPREAD["measured" if rung == "interpolated" else "held"], "memory")
-
-
-# --- communication ----------------------------------------------------------------------------------------------------
 
 
 def _exchange(pricer: Pricer, tables: Tables | None, op: AllToAll) -> Quote:

@@ -138,7 +138,7 @@ def _prices(key: _Priced) -> Machine:
     own, node, comm = family(shape.family), cluster.node, scenario.comm
     recipe = scenario.states.of(of_stack(EVERY[scenario.precision], scenario.stack, node.device.architecture))
     stack, mixture = scenario.stack, own.mixture(shape)
-    units = placement.precise(own.units(shape), stack.bf16_first, stack.bf16_last)
+    units = placement.precise(own.units(shape), stack.bf16_first, stack.bf16_last, stack.bf16_prediction)
     if scenario.recompute.everywhere:  # placement goes by what layers cost
         units = marked(units, scenario.recompute)
     group, mesh = scenario.parallel.expert, mesh_of(scenario, scenario.parallel.pipeline)

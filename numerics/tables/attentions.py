@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from hwmodels.refused import Refused
-from numerics.tables import provenance
+from numerics.tables import attention_formats, provenance
 from numerics.tables.calibrate import Row, Table, rounded
 
 TIMED = "attentions.json"
@@ -57,7 +57,9 @@ def compared(folder: Path) -> dict[str, Table]:
         "program": {"entries": list(ENTRIES), "files": provenance.program(ENTRIES)},
     }  # fmt: skip
     rows = [*measured, *flash_3(measured), *triton(measured)]
-    return {"attention": {"source": SOURCE, "provenance": origin, "rows": rows}}
+    formats = list(attention_formats.compared())
+    source = f"{SOURCE}; formats: {attention_formats.SOURCE}"
+    return {"attention": {"source": source, "provenance": origin, "rows": rows, "formats": formats}}
 
 
 def flash_2(timed: list[Row]) -> Iterator[Row]:

@@ -26,12 +26,15 @@ from sim.layout.machine import Machine
 from sim.layout.mesh import Times
 from sim.layout.plan import Plan
 from sim.models.layer import COMMUNICATION, COMPUTE, HOST
+from sim.models.stacks.sharing import TENSOR
 from sim.result import Bar
 from sim.step.inside import Inside
 from sim.step.template import STREAMS, Template
 
 PRODUCTS = ("gemm", "wgrad", "gemm_bf16", "attention")
 """Families of prices that tensor cores set; the others wait for memory."""
+NETWORK = "network"
+"""That of messages and collectives, which stand on the stream of computing too (`sim.step.overlap`)."""
 MFU_PRECISION = "bf16"
 """Whose dense peak an MFU is over, whatever a run computes in: so DeepSeek publishes that of V3's FP8 run, over 989
 TFLOP/s (Insights into DeepSeek-V3, arXiv:2505.09343, table 4)."""
@@ -67,7 +70,7 @@ def profile(kit: Kit, pricer: Pricer | None) -> Profile:
             if task.price is None:
                 continue
             shares[task.price.rung] += end - start - gap
-            if lane == COMMUNICATION:
+            if lane == COMMUNICATION or task.price.family == NETWORK:
                 continue
             gaps += gap
             if task.price.family in PRODUCTS:
@@ -226,7 +229,11 @@ def _inside(template: Template, run: Sequence[Inside], weight: Times) -> dict[st
         "exposed": (np.maximum(start, begin), np.minimum(ends[:, other], end)),
         "peers": (np.maximum(ready[:, other], begin), np.minimum(start, end)),
     }  # fmt: skip
-    return {name: int((np.maximum(b - a, 0).sum(axis=1) * weight).sum()) for name, (a, b) in spans.items()}
+    total = {name: int((np.maximum(b - a, 0).sum(axis=1) * weight).sum()) for name, (a, b) in spans.items()}
+    line = [i for i in template.order[COMPUTE] if template.segments[i].meets == TENSOR]
+    waited = int(((ends[:, line] - starts[:, line]).sum(axis=1) * weight).sum())
+    more = {"compute": -waited, "communication": waited, "exposed": waited, "peers": 0}
+    return {name: ns + more[name] for name, ns in total.items()}
 
 
 def summary(

@@ -44,7 +44,8 @@ def least_s(plan: Plan, machine: Machine) -> float:
     def total(directions: str, lane: int) -> int:
         return sum(machine.unit_ns(unit, directions, (lane,)) * count for unit, count in kinds.items())
 
-    work = max(total("FBW", lane) for lane in (COMPUTE, COMMUNICATION))
+    moved = plan.overlapped and machine.site.groups.tensor > 1  # some collectives to the stream of computing
+    work = max(total("FBW", lane) for lane in ((COMPUTE,) if moved else (COMPUTE, COMMUNICATION)))
     if not plan.overlapped:
         ahead, behind = (sum(_chain_ns(machine, unit, d) * n for unit, n in kinds.items()) for d in "FB")
         work = max(work, ahead + max(behind, total("BW", COMPUTE)))

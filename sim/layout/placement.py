@@ -181,13 +181,17 @@ def marked(stage: Stage, recompute: Recompute) -> Stage:
     return tuple(u._replace(checkpoint=beside if u.beside else next(groups)) if u.block else u for u in stage)
 
 
-def precise(units: Stage, first: int, last: int) -> Stage:
-    """All units of a model, those of its first and last layers in BF16; modules beside it are at its end."""
+def precise(units: Stage, first: int, last: int, beside: bool = False) -> Stage:
+    """All units of a model, those of its first and last layers in BF16; modules beside it are at its end, or by
+    themselves in BF16 (beside)."""
     if not first and not last:
-        return units
+        return tuple(unit._replace(precise=unit.beside) for unit in units) if beside else units
     layers = sum(unit.block and not unit.beside for unit in units)
     inner = range(first, layers - last if last else sys.maxsize)
-    return tuple(unit._replace(precise=unit.layer >= 0 and unit.layer not in inner) for unit in units)
+    return tuple(
+        unit._replace(precise=(unit.beside and beside) or (unit.layer >= 0 and unit.layer not in inner))
+        for unit in units
+    )
 
 
 @lru_cache(maxsize=KEPT)

@@ -175,7 +175,7 @@ def _mixtral(c: _Given) -> Model:
 def _gpt_oss(c: _Given) -> Model:
     mixers, window = _mixers(c)
     pattern = shortest([f"{mixer}+moe" for mixer in mixers])
-    routed = _routed(c, "num_local_experts", "intermediate_size", expert_bias=True, gate_bias=True)
+    routed = _routed(c, "num_local_experts", "intermediate_size", expert_bias=True, expert_clamp=True, gate_bias=True)
     return {**_attending(c, bias=True), **window, "pattern": pattern, "sinks": True, **routed}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from hwmodels.attention import CUDNN, TIMED_IN_FP8
 from sim.models.form import Form, Layers, Listed
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
@@ -70,6 +71,14 @@ class StackForm(Form):
     num_layers_at_start_in_bf16 with first_last_layers_bf16)."""
     bf16_last: Layers | None = None
     """Of megatron: likewise at its end (num_layers_at_end_in_bf16), with what predicts further tokens."""
+    bf16_prediction: bool | None = None
+    """Of megatron: layers that predict further tokens multiply in BF16 whatever the precision (keep_mtp_spec_in_bf16).
+    """
+    attention_precision: Literal["bf16", "fp8"] | None = None
+    """Of megatron, in what attention multiplies: bf16 (the default) or fp8, with the scales of the precision
+    (fp8_dot_product_attention)."""
+    output_layer: Literal["bf16", "mxfp8"] | None = None
+    """Of megatron in mxfp8, in what logits are multiplied: bf16 (the default) or mxfp8 (fp8_output_proj)."""
     repeated: bool | None = None
     """Of torch: keys and values are copied for each query head that shares them (repeat_kv)."""
     compiled_ends: Literal["all", "loss", "none"] | None = None
@@ -139,6 +148,31 @@ def _precise(scenario: Scenario) -> Iterator[Finding]:
             yield (f"stack.{key}", "precision"), "all layers multiply in BF16; legal: 0, or another precision"
         elif scenario.model and getattr(stack, key) > layers:
             yield (f"stack.{key}", "model"), f"the model has {layers} layers; legal: 0 to {layers}"
+    if stack.bf16_prediction and scenario.precision == "bf16":
+        yield ("stack.bf16_prediction", "precision"), "all layers multiply in BF16; legal: false, or another precision"
+    if stack.output_layer != Stack.output_layer and scenario.precision != "mxfp8":
+        yield ("stack.output_layer", "precision"), "logits are multiplied so in mxfp8 alone; legal: bf16"
+    if stack.attention_precision != Stack.attention_precision:
+        yield from _attends(scenario)
+
+
+def _attends(scenario: Scenario) -> Iterator[Finding]:
+    """Attention in FP8 where no kernel does it."""
+    stack, key = scenario.stack, "stack.attention_precision"
+    if scenario.precision == "bf16":
+        yield (
+            (key, "precision"),
+            "attention goes by the scales of an FP8 or FP4 recipe; legal: bf16, or such a precision",
+        )
+    if stack.attention != CUDNN:
+        yield (
+            (key, "stack.attention"),
+            f"{stack.attention} attention has no such kernels; legal: bf16, or attention cudnn",
+        )
+    device = scenario.cluster.node.device if scenario.cluster else None
+    if device and device.architecture not in TIMED_IN_FP8:
+        legal = ", ".join(sorted(TIMED_IN_FP8))
+        yield (key, "cluster.node"), f"no such kernels are known on {device.name} ({legal} have some); legal: bf16"
 
 
 WHOSE = {"norms": {"plain": "torch", "cudnn": "megatron"}, "rope": {"complex": "torch", "plain": "megatron"}}

@@ -8,6 +8,10 @@ order of the places that the model's family gives them. A DeepSeek layer beside 
     communication  combine(B)  dispatch(F)  dispatch(B)        combine(F)
 
 Streams are first in, first out; a phase also waits for the phases it needs. Nothing else decides the overlap.
+
+A tensor group's collectives have a stream of their own (torch's ProcessGroupNCCL has one for each group), so in a pair
+they do not queue behind the other half's expert exchanges. The stream of computing waits for them in launch order, so
+there they stand on it, those inside a node: they use neither its NICs nor wait for what does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,8 +19,10 @@ from functools import lru_cache
 from itertools import groupby, zip_longest
 from typing import NamedTuple
 
+from hwmodels.op import Collective
 from sim.layout.buckets import Traffic
-from sim.models.layer import COMMUNICATION, Kernel, Launches, Part, PartsOf, Unit
+from sim.models.layer import COMMUNICATION, COMPUTE, Kernel, Launches, Part, PartsOf, Unit
+from sim.models.stacks.sharing import TENSOR
 from sim.schedules.program import KINDS
 from sim.step.moving import moved
 
@@ -72,7 +78,7 @@ def compose(
     b_parts = [tuple(p for d in gradients for p in parts(u, d)) for u in reversed(backward)] if gradients else []
     if not f_parts and not b_parts:
         raise ValueError(f"a step of kind {kind!r} with no units")
-    builder = _Builder()
+    builder = _Builder(paired=bool(f_parts and b_parts))
     f_parts, b_parts = moved(f_parts, "F", moving[0]), moved(b_parts, "B", _of(kind, moving[1]))
     for f, b in zip_longest(f_parts, b_parts, fillvalue=()):
         for part in sorted((*f, *b), key=lambda part: part.place):
@@ -99,13 +105,23 @@ class Run(NamedTuple):
 
 
 @lru_cache(maxsize=RUNS)
-def _runs(kernels: tuple[Kernel, ...]) -> tuple[Run, ...]:
+def _runs(kernels: tuple[Kernel, ...], paired: bool) -> tuple[Run, ...]:
     """The kernels of a part, cut where another lane or other company begins."""
     runs = []
-    for (lane, meets, beside), run in groupby(_beside(kernels), key=lambda pair: pair[0]):
+    own = [_in_line(kernel) for kernel in kernels] if paired else kernels
+    for (lane, meets, beside), run in groupby(_beside(own), key=lambda pair: pair[0]):
         some = Launches(kernel for _, kernel in run)
         runs.append(Run(lane, meets, beside, some, any(kernel.behind for kernel in some)))
     return tuple(runs)
+
+
+def _in_line(kernel: Kernel) -> Kernel:
+    """A kernel of a pair: on the stream of computing where it is a collective of a tensor group inside a node that
+    nothing of its part runs beside."""
+    op = kernel.op
+    if kernel.meets != TENSOR or kernel.ahead or not isinstance(op, Collective) or op.nodes > 1:
+        return kernel
+    return kernel._replace(lane=COMPUTE)
 
 
 Key = tuple[str, str, int]
@@ -115,7 +131,8 @@ Key = tuple[str, str, int]
 class _Builder:
     """Collects phases; knows the last phase of each half's chain, of each part, and of what a part computes."""
 
-    def __init__(self) -> None:
+    def __init__(self, paired: bool) -> None:
+        self.paired = paired
         self.phases: list[Phase] = []
         self.last: dict[str, int] = {}
         self.ends: dict[Key, int] = {}
@@ -129,7 +146,7 @@ class _Builder:
             return
         name, half, layer = part.name, part.direction, part.layer
         before = needs = self._needs(part)
-        for lane, meets, beside, kernels, behind in _runs(part.kernels):
+        for lane, meets, beside, kernels, behind in _runs(part.kernels, self.paired):
             waits, number = before if beside else needs, len(self.phases)
             if behind:
                 waits = tuple(dict.fromkeys([*waits, *self.compute]))

@@ -58,3 +58,35 @@ def test_only_attention_of_a_library_differs():
     assert by("h200", "triton", square)[0] == 1
     own = Pricer(device.load("h200"), LINKS, 0, attention="triton").price(CASE)
     assert own == Pricer(device.load("h200"), LINKS, 0).price(CASE)
+
+
+MLA = Attention("forward", 2, 128, 4096, 192, 128)
+V3_4096 = {  # ms of cuDNN's benchmark, forward and backward: BF16, FP8, MXFP8
+    "gb200": ((0.977, 0.656, 0.714), (3.383, 2.112, 2.62)), "gb300": ((0.864, 0.493, 0.546), (3.127, 1.803, 2.348)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("card", V3_4096)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_attention_in_fp8_keeps_its_distance_to_bf16(card, direction):
+    """As published of V3's heads; the ratio is a median with Kimi's, which have half as many."""
+    whole, *narrow = V3_4096[card][direction == "backward"]
+    op = MLA._replace(direction=direction)
+    for precision, ms in zip(("fp8", "mxfp8"), narrow, strict=True):
+        ratio = pricer(card).price(op._replace(precision=precision)).ns / pricer(card).price(op).ns
+        assert ratio == pytest.approx(ms / whole, rel=0.05)
+
+
+def test_backward_in_fp8_skips_nothing_outside_of_a_window():
+    op = Attention("backward", 2, 128, 8192, 64, 64, window=128)
+    card = device.load("gb300")
+    assert attention.off(card, "cudnn", op._replace(precision="mxfp8")).ratio == pytest.approx(6.648 / 0.862, rel=0.01)
+    assert attention.off(card, "cudnn", op._replace(precision="mxfp8", direction="forward")).ratio < 1
+    assert attention.off(card, "cudnn", op._replace(precision="mxfp8", window=8192)).ratio < 1.1  # no window at all
+
+
+def test_cards_of_a_generation_go_by_the_one_with_their_chip():
+    op = MLA._replace(precision="mxfp8")
+    offs = {name: attention.off(device.load(name), "cudnn", op) for name in ("b200", "gb200", "b300", "gb300")}
+    assert offs["b200"].ratio == offs["gb200"].ratio != offs["gb300"].ratio == offs["b300"].ratio
+    assert offs["b200"].spread > offs["gb200"].spread

@@ -9,6 +9,9 @@ random experts.
   (tests/utils.py: count_rdma_send_from_routing_map), by nodes, with 16 SMs: more are taken to win nothing, for 8 do as
   well.
 
+Each row of these had probabilities of all experts of its NVLink domain with it, 8 a rank, in FP32 (tests/
+test_hybrid_ep.py: NUM_LOCAL_EXPERTS), which the figures leave out and the exchanges here have in their rows.
+
 With fewer than 16 SMs it is in proportion; links that are slower or faster make it so. What the call does besides
 (metadata, a permute) is not in it, and no wait for ranks that come later.
 """
@@ -28,16 +31,23 @@ NODES = (2, 4, 8)
 FAR = {"dispatch": (71.71, 57.69, 49.97), "combine": (62.95, 57.46, 49.77)}
 """Direction -> GB/s by nodes."""
 FEW, MANY = 16, 32
+MEASURED_ROW, LIKELY = 2.0 * 7168, 4.0 * 8
+"""Bytes of a token of those measurements, and of the probabilities beside it for each rank of the domain."""
 NVLINK, NIC = 900.0, 50.0
 """GB/s of the links that they were measured on, in one direction."""
 
 
 def seconds(op: AllToAll, links: Wires, sms: int) -> float:
     """One exchange, `sms` SMs driving it."""
-    enough = min(1.0, sms / FEW)
+    enough = min(1.0, sms / FEW) * (1 + LIKELY * _domain(op) / MEASURED_ROW)
     if op.group_nodes > 1:
         rate = float(np.interp(op.group_nodes, NODES, FAR[op.direction])) * links.nic.bandwidth * links.nics / NIC
         return op.logical_bytes() / (rate * enough)
     few, many = (float(np.interp(op.group, RANKS, NEAR[op.direction][held])) for held in (FEW, MANY))
     between = (min(max(sms, FEW), MANY) - FEW) / (MANY - FEW)
     return op.bytes() / ((few + (many - few) * between) * enough * links.nvlink.bandwidth / NVLINK)
+
+
+def _domain(op: AllToAll) -> int:
+    """Ranks of a domain as they were measured."""
+    return op.group // op.group_nodes if op.group_nodes > 1 else min(op.group, RANKS[-1])

@@ -7,11 +7,13 @@ GATED = {"swiglu": True, "geglu": True, "gelu": False, "relu2": False}
 
 
 class Network(NamedTuple):
-    """A feed-forward network: columns of its inner tensor, its activation, and whether its products have biases."""
+    """A feed-forward network: columns of its inner tensor, its activation, and whether its products have biases.
+    clamped: whether what the activation reads is held between limits (gpt-oss: arXiv:2508.10925, sec. 2.1)."""
 
     width: int
     activation: str = "swiglu"
     bias: bool = False
+    clamped: bool = False
 
     @property
     def fan(self) -> int:

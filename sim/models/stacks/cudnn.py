@@ -49,6 +49,13 @@ def attend_backward(op: Attention) -> list[Kernel]:
     ]
 
 
+def precision(site: Shared) -> str:
+    """What attention multiplies in: BF16, or the FP8 of the recipe, where the stack says so."""
+    if site.stack.attention_precision == "bf16" or site.recipe.name == "bf16":
+        return "bf16"
+    return "mxfp8" if site.recipe.name == "mxfp8" else "fp8"
+
+
 def operations(site: Shared, heads: Heads, direction: str) -> list[Attention]:
     """Attention over whole sequences, or a window of them; over chunks as over so many short sequences."""
     shared = heads.shared if heads.shared != heads.queries else 0
@@ -57,7 +64,8 @@ def operations(site: Shared, heads: Heads, direction: str) -> list[Attention]:
     whole, rest = divmod(length, heads.chunk) if heads.chunk and heads.chunk < length else (0, length)
     stretches = ((whole * documents, heads.chunk), (documents, rest))
     return [
-        Attention(direction, count, heads.queries, tokens, heads.width, heads.width, kv_heads=shared, window=window)
+        Attention(direction, count, heads.queries, tokens, heads.width, heads.width, kv_heads=shared, window=window,
+                  precision=precision(site))
         for count, tokens in stretches if count and tokens
     ]  # fmt: skip
 
@@ -65,4 +73,5 @@ def operations(site: Shared, heads: Heads, direction: str) -> list[Attention]:
 def latent(site: Shared, a: Latent, direction: str) -> Attention:
     """Attention of latent heads, their keys and values expanded."""
     documents, length = site.attending
-    return Attention(direction, documents, a.heads, length, a.nope + a.rotary, a.v)
+    width = a.nope + a.rotary
+    return Attention(direction, documents, a.heads, length, width, a.v, precision=precision(site))

@@ -49,7 +49,8 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope", "router", "gating", "bf16_first", "bf16_last",
+            "scales", "casts", "rope", "router", "gating", "bf16_first", "bf16_last", "bf16_prediction",
+            "attention_precision", "output_layer",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True, turns=True,
@@ -88,6 +89,11 @@ kernel is off or knows no such rope (YaRN's with a factor: megatron/core pull re
 PLAIN_ROUTER, FP32_GATING = "plain", "fp32"
 """A mixture's router in single operations of torch (`moe_router_fusion` off, Megatron Core's default); gradients of its
 product in FP32 (`moe_router_dtype`)."""
+FP8 = "fp8"
+"""Attention in the recipe's own FP8 (`fp8_dot_product_attention`): of MXFP8 with its scales of blocks, which
+TransformerEngine 2.15 and later do, else with a scale a tensor."""
+MXFP8_OUTPUT = "mxfp8"
+"""The product of the output layer as all others are (`fp8_output_proj`, which Megatron Core has for MXFP8 alone)."""
 ALL, LOSS, NOTHING = "all", "loss", "none"
 """Of a model's ends (embedding, final norm, head, loss), what torch.compile fuses where it fuses layers."""
 FUSED, FOREACH, LOOP = "fused", "foreach", "loop"
@@ -113,7 +119,9 @@ class Stack:
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
     the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. bf16_first,
-    bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision. repeated:
+    bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision; bf16_prediction:
+    those of what predicts further tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT.
+    repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
     FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
 
@@ -137,6 +145,9 @@ class Stack:
     gating: str = "bf16"
     bf16_first: int = 0
     bf16_last: int = 0
+    bf16_prediction: bool = False
+    attention_precision: str = "bf16"
+    output_layer: str = "bf16"
     repeated: bool = False
     compiled_ends: str = ALL
     update: str = FUSED

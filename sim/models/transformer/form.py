@@ -61,6 +61,8 @@ class ModelForm(ShapeForm):
     """Width that tokens are compressed to before routed experts, and expanded from behind them; 0: they are not."""
     expert_bias: bool = False
     """Whether products of experts have biases."""
+    expert_clamp: bool = False
+    """Whether what experts' activations read is held between limits."""
     gate_bias: bool = False
     """Whether the gate has a bias a routed expert, also one that only corrects its choice."""
     score: Literal["sigmoid", "softmax"] = "softmax"

@@ -57,6 +57,7 @@ class TransformerShape(ModelShape):
     shared_intermediate: int = 0
     expert_latent: int = 0
     expert_bias: bool = False
+    expert_clamp: bool = False
     gate_bias: bool = False
     score: str = "softmax"
     groups: int = 1
@@ -146,7 +147,7 @@ class TransformerShape(ModelShape):
     def mixed(self) -> Experts:
         """Its routed and shared experts."""
         routed, shared = (
-            Network(width, self.activation, self.expert_bias)
+            Network(width, self.activation, self.expert_bias, self.expert_clamp)
             for width in (self.expert_intermediate, self.shared_intermediate)
         )
         return Experts(self.experts, self.experts_per_token, routed, shared, self.expert_latent)

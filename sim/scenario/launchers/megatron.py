@@ -185,11 +185,19 @@ def _stack(s: Settings, expert: int) -> dict[str, Any]:
 
 
 def _precise(s: Settings) -> dict[str, Any]:
-    """Layers in BF16 at a model's ends, one at each unless said, where --first-last-layers-bf16 asks for any."""
+    """Layers in BF16 at a model's ends, one at each unless said, where --first-last-layers-bf16 asks for any; and what
+    else of a recipe's format is a key of its own."""
     names = {"bf16_first": "num_layers_at_start_in_bf16", "bf16_last": "num_layers_at_end_in_bf16"}
-    layers = {key: s.whole(name, 1, least=0) for key, name in names.items()}
-    asked = s.flag("first_last_layers_bf16") and _precision(s) != "bf16"
-    return {key: number for key, number in layers.items() if number} if asked else {}
+    layers, precision = {key: s.whole(name, 1, least=0) for key, name in names.items()}, _precision(s)
+    asked = s.flag("first_last_layers_bf16") and precision != "bf16"
+    answer: dict[str, Any] = {key: number for key, number in layers.items() if number} if asked else {}
+    if s.flag("keep_mtp_spec_in_bf16") and precision != "bf16":
+        answer["bf16_prediction"] = True
+    if s.flag("fp8_dot_product_attention") and precision != "bf16":
+        answer["attention_precision"] = "fp8"
+    if s.flag("fp8_output_proj") and precision == "mxfp8":
+        answer["output_layer"] = "mxfp8"
+    return answer
 
 
 def _attention(s: Settings) -> dict[str, Any]:

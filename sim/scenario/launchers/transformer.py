@@ -200,7 +200,8 @@ def _biases(s: Settings) -> dict[str, Any]:
     has = not s.flag("disable_bias_linear")
     keys = {"mlp_bias": has, "qkv_bias": has or s.flag("add_qkv_bias"), "output_bias": has}
     if _routed(s):
-        keys |= {"expert_bias": has, "gate_bias": s.flag("moe_router_enable_expert_bias")}
+        clamp = s.number("activation_func_clamp_value", 0.0) > 0
+        keys |= {"expert_bias": has, "expert_clamp": clamp, "gate_bias": s.flag("moe_router_enable_expert_bias")}
     return {key: True for key, value in keys.items() if value}
 
 

@@ -66,6 +66,11 @@ def cluster(run: Run) -> dict[str, Any]:
     return {"node": {"base": node, "gpus": each}, "nodes": run.gpus // each}
 
 
+def multiplies_fp8(run: Run) -> bool:
+    """Whether its GPU has kernels of attention in FP8 that somebody timed: NVIDIA's of Hopper and Blackwell."""
+    return gpu(run).gpu.startswith(("H", "B", "GB"))
+
+
 def collectives(run: Run) -> dict[str, Any]:
     """All of NVIDIA's run NCCL."""
     return {} if gpu(run).gpu in RCCL else {"comm.collectives": "nccl"}

@@ -54,6 +54,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "stack.compiled": lambda run, stack: "compiled" in KINDS[stack].options,
     "stack.cuda_graphs": lambda run, stack: True,
     "stack.graphed": lambda run, stack: "graphed" in KINDS[stack].options,
+    "stack.attention_precision": lambda run, stack: machines.multiplies_fp8(run),
     "stack.attention": lambda run, stack: "attention" in KINDS[stack].options,
     "routing.kind": _many("expert"),
     "states.gradients": lambda run, stack: True,
@@ -62,7 +63,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
 }
 """Key -> whether it can matter to a row on a stack. A key of a phrase that cannot is left out; one that can, and that
 no phrase says, is a default, but for the last of these."""
-NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention")
+NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention", "stack.attention_precision")
 """Of them: left out is what everybody has."""
 
 

@@ -120,17 +120,49 @@ def sent_by_hybridep(own):
     return op
 
 
+def published(op):
+    """As it was measured: tokens of 7,168 in BF16, and probabilities of 8 experts for each rank of the domain."""
+    return op._replace(row_bytes=14336 + 4 * 8 * (op.group // op.group_nodes))
+
+
+def test_hybridep_sends_probabilities_forward_and_their_gradients_back():
+    own, other = on("hybridep"), on("deepep")
+    rows = {k.name: k.op.row_bytes for d in "FB" for k in kernels(own, d) if isinstance(k.op, AllToAll)}
+    bare = {k.name: k.op.row_bytes for d in "FB" for k in kernels(other, d) if isinstance(k.op, AllToAll)}
+    more = {name: rows[name] - bare[name] for name in rows}
+    experts = 4 * 128  # a number in FP32 each
+    assert more == {"dispatch(F)": experts, "combine(F)": 0, "combine(B)": 0, "dispatch(B)": experts}
+    sums = [next(k.op for k in kernels(each, "B") if k.name == "permute_bwd") for each in (own, other)]
+    written = [op.rows * op.write for op in sums]
+    assert written[0] - written[1] == pytest.approx(own.site.received * experts)  # zeros of other ranks' experts too
+    apart = on("hybridep", expert=16, nodes=2)  # of a domain's own experts
+    assert sent_by_hybridep(apart).row_bytes - bare["dispatch(F)"] == 4 * 64
+
+
+def test_hybridep_gathers_which_experts_all_tokens_chose():
+    own = on("hybridep")
+    named = {k.name: k.op for k in kernels(own, "F") if k.name in ("gather_routing", "dispatch_layout")}
+    chosen = own.site.own * 8 * 128  # a byte for each of a group's tokens and experts
+    assert named["gather_routing"] == Collective("all_gather", chosen, 8, 1)
+    scan = named["dispatch_layout"]
+    assert scan.rows * scan.read == 2 * chosen  # summed up, and put in places
+    assert not any(k.name == "gather_routing" for k in kernels(own, "B"))
+    assert not any(k.name == "gather_routing" for k in kernels(on("deepep"), "F"))
+
+
 def test_hybridep_takes_what_was_measured_of_it():
     own = on("hybridep", node="b200x8")
-    op, links = sent_by_hybridep(own), own.pricer.wires
-    assert op.bytes() / hybrid.seconds(op, links, 16) / 1e9 == pytest.approx(735, rel=0.03)  # published of a B200
+    op, links = published(sent_by_hybridep(own)), own.pricer.wires
+    tokens = op.tokens * op.ranks_reached * 14336 / 1e9  # which the figures count
+    assert tokens / hybrid.seconds(op, links, 16) == pytest.approx(735, rel=0.03)  # published of a B200
     rates = [op.bytes() / hybrid.seconds(op, links, sms) for sms in (8, 16, 24, 32, 64)]
     assert rates == sorted(rates) and rates[0] == pytest.approx(rates[1] / 2) and rates[3] == rates[4]
-    half = sent_by_hybridep(on("hybridep", node="h100x8"))
+    half = published(sent_by_hybridep(on("hybridep", node="h100x8")))
     assert hybrid.seconds(half, on("hybridep").pricer.wires, 16) == 2 * hybrid.seconds(op, links, 16)
     own = on("hybridep", expert=16, nodes=2)
-    far = sent_by_hybridep(own)
-    assert far.logical_bytes() / hybrid.seconds(far, own.pricer.wires, 20) / 1e9 == pytest.approx(71.71)
+    far = published(sent_by_hybridep(own))
+    tokens = far.tokens * far.nodes_reached * 14336 / 1e9
+    assert tokens / hybrid.seconds(far, own.pricer.wires, 20) == pytest.approx(71.71)
     wide = op._replace(group=64)
     assert hybrid.seconds(wide, links, 16) == hybrid.seconds(op._replace(group=36), links, 16)
 
@@ -184,6 +216,30 @@ def test_biases_of_experts_are_added_in_plain_operations(expert, nodes):
 def test_no_plain_operations_add_biases_in_a_graph_or_where_there_are_none():
     for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
         assert not any(k.name.startswith("expert_bias_") for d in "FB" for k in kernels(own, d))
+
+
+CLAMPED = 2 * 4 + 8 + 2 * (3 + 5) + 3 + 3 + 8
+"""Bytes an element of a half of the first product that clamps move: each half clamped and both joined; backward a mask
+and a choice each, of one half another mask and one of both, and a join."""
+
+
+def test_experts_with_limits_clamp_in_plain_operations_and_wait_for_their_offset():
+    own = on(model="gpt_oss_120b")
+    clamps = {d: [k for k in kernels(own, d) if k.name.startswith("clamp_")] for d in "FB"}
+    assert [len(each) for each in clamps.values()] == [4, 9]
+    assert [k.name for k in clamps["F"] if k.waits] == ["clamp_offset"]
+    moved = sum(k.op.bytes() for each in clamps.values() for k in each)
+    width = own.site.shape.mixed.routed.width
+    assert moved == pytest.approx(CLAMPED * own.site.expert_rows * width)
+    names = [k.name for k in kernels(own, "F")]
+    assert names.index("experts_fc1_fprop") < names.index("clamp_gate") < names.index("swiglu")
+    graphed = on(model="gpt_oss_120b", cuda_graphs=True)
+    assert own.holds("kept", mixture(own)) != graphed.holds("kept", mixture(graphed))
+
+
+def test_no_clamps_stand_apart_in_a_graph_in_fused_experts_or_where_there_are_none():
+    for own in (on(model="gpt_oss_120b", cuda_graphs=True), on()):
+        assert not any(k.name.startswith("clamp_") for d in "FB" for k in kernels(own, d))
 
 
 def test_fused_experts_end_in_their_activation_and_its_cast():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels.op import AllToAll, Gemm, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
 from hwmodels.refused import Refused
 from hwmodels.units import US_NS
 from sim.assembly import machine
@@ -111,6 +111,70 @@ def test_formats_that_a_device_lacks_are_refused(precision):
         on(precision=precision)
 
 
+def formed(model, precision="mxfp8", node="gb200x72", **stack):
+    return on(model, precision=precision, node={"base": node, "gpus": 8}, stack={"name": "megatron", **stack})
+
+
+@pytest.mark.parametrize(("precision", "format_"), [("mxfp8", "mxfp8"), ("fp8_current", "fp8"), ("nvfp4", "fp8")])
+def test_attention_multiplies_in_the_recipes_fp8_where_the_stack_says_so(precision, format_):
+    plain, own = (formed("llama3_8b", precision, attention_precision=word) for word in ("bf16", "fp8"))
+    for direction in "FB":
+        (op,) = [k.op for k in kernels(own, block(own), direction) if isinstance(k.op, Attention)]
+        (bf16,) = [k.op for k in kernels(plain, block(plain), direction) if isinstance(k.op, Attention)]
+        assert (op.precision, op._replace(precision="bf16")) == (format_, bf16)
+    more = {d: [k for k in kernels(own, block(own), d) if k.name.startswith("sdpa_")] for d in "FB"}
+    read = sum(k.op.rows * k.op.read for k in more["F"] if k.name.startswith("sdpa_cast") and "order" not in k.name)
+    assert read == 4096 * 2 * (32 + 8 + 8) * 128  # queries, keys and values
+    assert any("dout" in k.name for k in more["B"])
+    assert not any(k.name.startswith("sdpa_cast") for k in kernels(plain, block(plain), "F"))
+
+
+def test_attention_in_fp8_keeps_its_inputs_quantised():
+    plain, block_, tensor = (
+        formed("llama3_8b", precision, attention_precision=word)
+        for precision, word in (("mxfp8", "bf16"), ("mxfp8", "fp8"), ("fp8_current", "fp8"))
+    )
+    kept = [each.lowering.kept(each.site, block(each)).fixed for each in (plain, block_, tensor)]
+    turned = 4096 * 2 * (32 + 8) * 128  # queries and keys lay in the product's output and in copies
+    assert kept[0] - kept[1] == pytest.approx(turned - 4096 * (32 + 16) * 128 / 16)
+    other = formed("llama3_8b", "fp8_current")
+    assert other.lowering.kept(other.site, block(other)).fixed - kept[2] == turned + 4096 * (32 + 16) * 128
+
+
+def test_attention_in_fp8_is_refused_where_no_kernel_does_it():
+    with pytest.raises(Refused, match=r"stack\.attention_precision: attention goes by the scales of an FP8 or FP4"):
+        formed("llama3_8b", "bf16", attention_precision="fp8")
+    with pytest.raises(Refused, match=r"stack\.attention_precision: flash2 attention has no such kernels"):
+        formed("llama3_8b", attention_precision="fp8", attention="flash2")
+    with pytest.raises(Refused, match=r"stack\.attention_precision: no such kernels are known on A100"):
+        formed("llama3_8b", "fp8_current", node="a100x8", attention_precision="fp8")
+
+
+def test_logits_multiply_in_mxfp8_where_the_stack_says_so():
+    plain, own = (formed("llama3_8b", output_layer=word) for word in ("bf16", "mxfp8"))
+    head = next(unit for unit in own.units if unit.kind == "head")
+    for direction, count in (("F", 1), ("B", 1), ("W", 1)):
+        formats = [k.op.precision for k in kernels(own, head, direction) if isinstance(k.op, Gemm)]
+        assert formats == ["mxfp8"] * count
+        assert [k.op.precision for k in kernels(plain, head, direction) if isinstance(k.op, Gemm)] == ["bf16"] * count
+    casts = [k.op for d in "FB" for k in kernels(own, head, d) if k.name.startswith("cast_")]
+    assert [op.rows * op.read for op in casts] == [4096 * 2 * 4096, 4096 * 2 * 128256]  # input; logits' gradient
+    ways = [sum(k.op.rows for k in each.lowering.update(each.site, each.units) if k.name == "cast_weights")
+            for each in (plain, own)]  # fmt: skip
+    assert ways[1] - ways[0] == 4096 * 128256
+    with pytest.raises(Refused, match=r"stack\.output_layer: logits are multiplied so in mxfp8 alone; legal: bf16"):
+        formed("llama3_8b", "fp8_current", output_layer="mxfp8")
+
+
+def test_what_predicts_further_tokens_multiplies_in_bf16_where_the_stack_says_so():
+    own = formed("deepseek_v3", bf16_prediction=True)
+    assert {unit.beside: unit.precise for unit in own.units} == {False: False, True: True}
+    both = formed("deepseek_v3", bf16_prediction=True, bf16_first=1)
+    assert [unit.layer for unit in both.units if unit.precise and not unit.beside] == [0]
+    with pytest.raises(Refused, match=r"stack\.bf16_prediction: all layers multiply in BF16"):
+        formed("deepseek_v3", "bf16", bf16_prediction=True)
+
+
 def ends(first, last, precision="nvfp4"):
     return on(precision=precision, node="b200x8", stack={"name": "megatron", "bf16_first": first, "bf16_last": last})
 
@@ -161,7 +225,8 @@ def test_dispatchers_send_what_they_say(dispatcher):
     unit = block(own, routed=True)
     (sent,) = [k.op for k in kernels(own, unit, "F") if isinstance(k.op, AllToAll) and k.name == "dispatch(F)"]
     rows = 8 if dispatcher == "alltoall" else own.site.ranks_reached
-    assert sent.bytes() == pytest.approx(4096 * rows * 2 * 2048)
+    likely = 4 * 128 if dispatcher == "hybridep" else 0  # probabilities of all experts
+    assert sent.bytes() == pytest.approx(4096 * rows * (2 * 2048 + likely))
     names = {k.name for k in kernels(own, unit, "F")}
     assert ("permute_row_map" in names) == (dispatcher != "hybridep")  # it knows where rows go
     assert ("sort_rows" in names) == ("probabilities(F)" in names) == (dispatcher == "alltoall")

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.op import Memory
+from hwmodels.op import Collective, Memory
 from sim.models import deepseek
 from sim.models.layer import COMMUNICATION, COMPUTE, EXPERT, WEIGHT, Kernel, Part, Unit
+from sim.models.stacks.sharing import TENSOR
 from sim.step.overlap import Composition, compose
 
 TICK = Memory("tiny", 1, 0.0, 0.0)
@@ -238,3 +239,21 @@ def test_kernels_that_a_collective_runs_ahead_of_do_not_wait_for_it() -> None:
     assert [len(phase.kernels) for phase in found] == [1, 1, 2, 1, 2, 1]
     assert [phase.needs for phase in found] == [(), (0,), (0,), (1, 2), (1, 2), (3, 4)]
     assert [phase.meets for phase in found] == ["", "tensor", "", "tensor", "", ""]
+
+
+@pytest.mark.parametrize(("nodes", "ahead", "moves"), [(1, 0, True), (2, 0, False), (1, 1, False)])
+def test_in_a_pair_a_tensor_groups_collectives_do_not_queue_behind_exchanges(nodes, ahead, moves):
+    """Inside a node, and where nothing of their part runs beside them."""
+    gather = Kernel("gather", Collective("all_gather", 1.0, 2, nodes), COMMUNICATION, meets=TENSOR, ahead=ahead)
+    product = Kernel("product", TICK)
+
+    def tensor(unit: Unit, direction: str) -> tuple[Part, ...]:
+        whole = parts(unit, direction)
+        return tuple(p._replace(kernels=(gather, product)) if p.name == "attn" else p for p in whole)
+
+    def streams(kind: str) -> set[int]:
+        phases = compose(kind, moe(1), moe(1), tensor).phases
+        return {phase.lane for phase in phases for kernel in phase.kernels if kernel.name == "gather"}
+
+    assert streams("F") == streams("BW") == {COMMUNICATION}
+    assert streams("F+BW") == {COMPUTE if moves else COMMUNICATION}

@@ -34,7 +34,7 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb300x72", "gpus": 64}, "nodes": 4}, "model": {"base": "deepseek_v3"},
         "stack": {
             "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True, "norms": "cudnn",
-            "gating": "fp32",
+            "gating": "fp32", "output_layer": "mxfp8", "attention_precision": "fp8",
         },
         "precision": "mxfp8",
         "parallel": {"zero": 1, "pipeline": 2, "expert": 32}, "schedule": {"name": "interleaved", "chunks": 8},
@@ -73,6 +73,7 @@ EXPECTED = {
         "model": {"base": "deepseek_v3", "mtp_depth": 1}, "precision": "mxfp8",
         "stack": {
             "name": "megatron", "dispatcher": "hybridep", "cuda_graphs": True, "fused_experts": True, "norms": "cudnn",
+            "attention_precision": "fp8",
         },
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
         "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),

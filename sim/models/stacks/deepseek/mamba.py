@@ -55,6 +55,11 @@ def streams(site: Shared, m: Mamba) -> Streams:
     return Streams(BF16_WIDTH * m.inner, b, FP32_WIDTH * m.groups * m.chunk, states, FP32_WIDTH * m.heads)
 
 
+def _convolution(site: Shared, m: Mamba, reads: int = 1) -> Memory:
+    """Its bytes forward, or backward (two tensors read)."""
+    return elementwise(site.tokens, m.convolved, reads)._replace(kind="conv1d" if reads == 1 else "conv1d_backward")
+
+
 def _kernel(site: Shared, name: str, kind: str, read: float, write: float) -> Kernel:
     return Kernel(name, Memory(f"scan_{kind}", site.tokens, read, write))
 
@@ -87,7 +92,7 @@ def forward_scan(site: Shared, m: Mamba, gated: bool = False) -> list[Kernel]:
     """Convolution and scan, whose last kernel has what the state holds and what is inside the chunk; where it is gated,
     the gate too, with the output before and behind it."""
     x, b, cb, states, head = streams(site, m)
-    convolution = Kernel("conv1d", elementwise(site.tokens, m.convolved))
+    convolution = Kernel("conv1d", _convolution(site, m))
     outputs = 1 + gated
     scan = _kernel(site, "chunk_scan", "chunk_scan", cb + outputs * x + 2 * head + b + states, outputs * x)
     return [convolution, *_states(site, m), scan]
@@ -111,7 +116,7 @@ def backward(site: Shared, m: Mamba) -> list[Kernel]:
 
 def again(site: Shared, m: Mamba) -> list[Kernel]:
     """What backward computes again."""
-    return [Kernel("conv1d_recompute", elementwise(site.tokens, m.convolved)), *_states(site, m, "_recompute")]
+    return [Kernel("conv1d_recompute", _convolution(site, m)), *_states(site, m, "_recompute")]
 
 
 def gate_backward(site: Shared, m: Mamba) -> Kernel:
@@ -139,7 +144,7 @@ def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
         # decays inside a chunk, from all pairs of its tokens again
         _kernel(site, "chunk_scan_bwd_ddA", "dda", 2 * x + cb + 2 * head, head),
         _kernel(site, "chunk_cumsum_bwd", "cumsum_backward", 2.5 * head, head / 2),
-        Kernel("conv1d_bwd", elementwise(site.tokens, m.convolved, 2)),
+        Kernel("conv1d_bwd", _convolution(site, m, 2)),
     ]
 
 

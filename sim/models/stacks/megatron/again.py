@@ -31,7 +31,7 @@ WORDS: Words = {
     },
     Network: {"mlp": ("*", "!post_norm", "!residual")},
     Experts: {
-        "norm": ("mlp_norm", "*_x_shared_fc1"), "activation": (*GATED, "*_rows_experts_fc2_fprop"),
+        "norm": ("mlp_norm", "*_x_shared_fc1"), "activation": (*GATED, "clamp_*", "*_rows_experts_fc2_fprop"),
         "moe": WHOLE, "shared_experts": ("*shared_fc1", "shared_act", "*shared_fc2"),
     },
 }  # fmt: skip

@@ -5,6 +5,7 @@ from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
 from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
+from sim.models.stacks.megatron.attention_formats import quantised
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
     bias_gradients,
@@ -32,7 +33,8 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
         out += plain_norm("q_norm", t * heads.queries, heads.width) + plain_norm(
             "k_norm", t * heads.shared, heads.width
         )
-    out += [*_turned(site, heads, ""), *attention(site, operations(site, heads, "forward"))]
+    out += [*_turned(site, heads, ""), *quantised(site, "", (heads.q, *[(heads.qkv - heads.q) // 2] * 2))]
+    out += attention(site, operations(site, heads, "forward"))
     return [*out, *last(site, "proj", h, heads.q), fused("residual", site.own, h, 2, 1)]
 
 
@@ -61,7 +63,8 @@ def _turned(site: Shared, heads: Heads, tail: str) -> list[Kernel]:
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
     t, own, h = site.tokens, site.own, site.shape.hidden
-    out = [*last_dgrad(site, "proj", h, heads.q), *attention(site, operations(site, heads, "backward"))]
+    out = [*last_dgrad(site, "proj", h, heads.q), *quantised(site, "dout", (heads.q,))]
+    out += attention(site, operations(site, heads, "backward"))
     out += _turned(site, heads, "_bwd")
     if heads.normed:
         out += norm_backward("q_norm_bwd", t * heads.queries, heads.width)

@@ -1,4 +1,5 @@
-"""The ends of a model in Megatron Core: embedding, output layer in BF16, TransformerEngine's fused cross-entropy or
+"""The ends of a model in Megatron Core: embedding, output layer in BF16 or, as one of TransformerEngine's, in MXFP8
+(TELMHeadColumnParallelLinear of core/extensions/transformer_engine.py), TransformerEngine's fused cross-entropy or
 Megatron Core's own."""
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
@@ -6,9 +7,10 @@ from hwmodels.op import Gemm, Memory, copy
 from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.megatron.linear import fused, norm_backward, plain_norm
+from sim.models.stacks.megatron.casts import casting, quantised
+from sim.models.stacks.megatron.linear import first, first_dgrad, first_wgrad, fused, norm_backward, plain_norm
 from sim.models.stacks.sharing import END, GATHER, INPUT, collective, gathered, piece, summed
-from sim.models.stacks.stack import NATIVE
+from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
 
 SUMS = 3 * 4
 """Bytes of a token's largest logit, sum and right logit, in FP32."""
@@ -48,6 +50,8 @@ def _head(site: Shared, direction: str) -> list[Kernel]:
     """Final norm, logits, and the loss."""
     t, own, h, v = site.tokens, site.own, site.shape.hidden, site.shape.vocabulary
     x = PLAIN_BF16.row_bytes(h)
+    if site.stack.output_layer == MXFP8_OUTPUT and casting(site):
+        return _quantised_head(site, direction)
     if direction == "W":
         product = [Kernel("head_wgrad", Gemm(v, h, t, "wgrad", "bf16"))]
         return [*piece(site, GATHER, gathered(site, "x_head_again", x)), *piece(site, INPUT, product)]
@@ -57,6 +61,21 @@ def _head(site: Shared, direction: str) -> list[Kernel]:
     product = [Kernel("head_dgrad", Gemm(t, h, v, "dgrad", "bf16")), *summed(site, "dx_head", h)]
     end = norm_backward("final_norm_bwd", own, h)
     return [_loss_backward(site), *piece(site, INPUT, product), *piece(site, END, end)]
+
+
+def _quantised_head(site: Shared, direction: str) -> list[Kernel]:
+    """The same, whose products are as those of layers: of the norm's output and of the logits' gradient, cast both."""
+    own, h, v = site.own, site.shape.hidden, site.shape.vocabulary
+    if direction == "W":
+        return first_wgrad(site, "head", v, h)
+    if direction == "F":
+        norm = [*plain_norm("final_norm", own, h), *quantised(site, "x_head", own, h)]
+        return [*norm, *first(site, "head", v, h), *_loss(site)]
+    return [
+        _loss_backward(site),
+        *first_dgrad(site, "head", v, h),
+        *piece(site, END, norm_backward("final_norm_bwd", own, h)),
+    ]
 
 
 def _loss(site: Shared) -> list[Kernel]:

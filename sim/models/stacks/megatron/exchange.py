@@ -8,7 +8,7 @@ will cause a CPU sync"), but not backward, where they are known.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Collective, permute, small
+from hwmodels.op import Collective, Memory, permute, small
 from sim.models.blocks.experts import Experts
 from sim.models.layer import COMMUNICATION, Kernel
 from sim.models.stacks import exchange
@@ -16,6 +16,8 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import ONCE
 from sim.models.stacks.megatron.host import AWAITED, COUNTED, EXCHANGED, FUSED, PERMUTED, work
 
+INDEX = 4
+"""Bytes of a row's place."""
 COUNT = 8
 """Bytes of the number of an expert's rows."""
 SUMS = 7
@@ -36,13 +38,27 @@ def exchanged(site: Shared, experts: Experts, what: str, direction: str) -> list
     first = (what, direction) == ("dispatch", "F")
     if site.stack.dispatcher in ONCE:
         layout = Kernel("dispatch_layout", small("dispatch_layout", site.own, 4.0 * experts.number), COMMUNICATION)
-        waiting = [layout._replace(waits=True)] if first else []
+        before = _mapped_routing(site, experts) if site.stack.dispatcher == "hybridep" else [layout]
+        waiting = [*before[:-1], before[-1]._replace(waits=True)] if first else []
         return [*waiting, sent._replace(host=work(FUSED[direction], direction))]
     sent = sent._replace(host=work(EXCHANGED[direction], direction))
     likely = sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))
     if what == "combine":
         return [sent]
     return [*_counted(site, experts), sent, likely] if first else [likely, sent]
+
+
+def _mapped_routing(site: Shared, experts: Experts) -> list[Kernel]:
+    """HybridEP's `dispatch_preprocess` (csrc/hybrid_ep/executor/executor.cu, allgather_routing_map; `scan` of backend/
+    hybrid_ep_backend.cuh): which experts each token of all ranks chose, a byte each, gathered by NCCL; read twice, of
+    the own NVLink domain, for where each row goes: by rank, and by own expert. Backward keeps it."""
+    gathered = float(site.own * site.group * experts.number)
+    gather = Collective("all_gather", gathered, site.group, site.group_nodes)
+    domain = site.group // site.group_nodes
+    read = 2.0 * experts.number / site.group_nodes
+    write = (INDEX * domain + (INDEX + 1) * site.local_experts) / site.group_nodes
+    scan = Memory("elementwise", site.own * site.group, read, write)
+    return [Kernel("gather_routing", gather, COMMUNICATION), Kernel("dispatch_layout", scan, COMMUNICATION)]
 
 
 def _probabilities(site: Shared, experts: Experts) -> Collective:

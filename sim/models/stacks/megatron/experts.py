@@ -5,11 +5,13 @@ in the order of ranks. What is sent, and what the host waits for before, is in `
 """
 
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import permute, small, unpermute
+from hwmodels.op import Memory, permute, small, unpermute
 from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.exchange import likely_bytes
 from sim.models.stacks.megatron.casts import casting, quantised
+from sim.models.stacks.megatron.clamp import clamped, clamped_backward
 from sim.models.stacks.megatron.exchange import mapped
 from sim.models.stacks.megatron.expert_bias import added, added_backward
 from sim.models.stacks.megatron.feed_forward import activate, activate_backward
@@ -68,7 +70,8 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     row = site.shape.sent
     out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
     products = grouped(site, "experts_fc1", net.first, row), grouped(site, "experts_fc2", row, net.width)
-    out += [*_around(site, activate(site.expert_rows, net), *products), *added(site, experts)]
+    activation = [*clamped(site, experts), activate(site.expert_rows, net)]
+    out += [*_around(site, activation, *products), *added(site, experts)]
     out += [*_padded(site, "F"), *_scattered(site, "rows")]
     out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
     if shared.width:
@@ -78,11 +81,11 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     return [*out, fused("residual", own, h, 2, 1)]
 
 
-def _around(site: Shared, activation: Kernel, one: list[Kernel], other: list[Kernel]) -> list[Kernel]:
+def _around(site: Shared, activation: list[Kernel], one: list[Kernel], other: list[Kernel]) -> list[Kernel]:
     """Two products around an activation (or its gradient), which is cast before the second; or, fused, both in the
     first, which ends with them (grouped_gemm_swiglu and ..._dswiglu of cudnn-frontend, for MXFP8)."""
     if not site.stack.fused_experts:
-        return [*one, activation, *other]
+        return [*one, *activation, *other]
     return [*one, *(kernel for kernel in other if not kernel.name.startswith("cast_"))]
 
 
@@ -109,9 +112,13 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     out += added_backward(site, experts)
     products = (("experts_fc2", row, net.width), ("experts_fc1", net.first, row))
     gradients = [grouped(site, *each, "dgrad") for each in products]
-    out += _around(site, activate_backward(site.expert_rows, net), *gradients)
+    out += _around(site, [activate_backward(site.expert_rows, net), *clamped_backward(site, experts)], *gradients)
     out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
-    return [*out, *_sorted(site, "B"), _unpermuted(site, "permute_bwd", "B")]
+    summed_up = _unpermuted(site, "permute_bwd", "B")
+    if isinstance(summed_up.op, Memory):  # HybridEP's writes a whole row of probabilities' gradients for each
+        likely = likely_bytes(site, experts) * site.received / max(site.rows, 1)
+        summed_up = summed_up._replace(op=summed_up.op._replace(write=summed_up.op.write + likely))
+    return [*out, *_sorted(site, "B"), summed_up]
 
 
 def weight(site: Shared, experts: Experts) -> list[Kernel]:

@@ -18,12 +18,12 @@ from sim.models.blocks.mla import Latent
 from sim.models.layer import Unit
 from sim.models.stacks import keeping
 from sim.models.stacks.again import Tensor
-from sim.models.stacks.cudnn import Shared
+from sim.models.stacks.cudnn import Shared, precision
 from sim.models.stacks.keeping import part
-from sim.models.stacks.megatron import mamba
+from sim.models.stacks.megatron import attention_formats, clamp, mamba
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
-from sim.models.stacks.stack import NATIVE
+from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
 
 DEVIATION, INDEX = 4, 8
 """Bytes of a norm's inverse deviation, and of a token's number."""
@@ -57,7 +57,8 @@ def _end(site: Shared, made: Made) -> float:
         return float(INDEX)
     if made.end == HEAD:
         kept_as = PLAIN_FP32 if site.stack.cross_entropy == NATIVE else PLAIN_BF16  # softmax, or logits' gradient
-        return (_norm(h) + PLAIN_BF16.row_bytes(h)) * part(site) + kept_as.row_bytes(v)
+        input_as = site.recipe.activation if site.stack.output_layer == MXFP8_OUTPUT else PLAIN_BF16
+        return (_norm(h) + input_as.row_bytes(h)) * part(site) + kept_as.row_bytes(v)
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
 
 
@@ -69,14 +70,17 @@ def _mixer(site: Shared, mixer: Heads | Latent | Mamba | None) -> list[Tensor]:
         # values lie in the product's output, which stays whole; queries and keys are turned (or normed) copies
         again = bf16(mixer.q + mixer.kv) * (mixer.normed + bool(mixer.rotary))
         before = Tensor((_norm(h) + row(h)) * part(site))
-        return [before, Tensor(again + bf16(mixer.qkv)), *_attended(site, mixer.q, mixer.queries)]
+        normed = bf16(mixer.qkv) * (mixer.normed and precision(site) != "bf16")  # norms of heads keep their input
+        inputs = attention_formats.kept(site, again + bf16(mixer.qkv), mixer.qkv)
+        return [before, Tensor(normed + inputs), *_attended(site, mixer.q, mixer.queries)]
     if isinstance(mixer, Latent):
         compressed, own = [width for width in (mixer.q_rank, mixer.kv_rank) if width], part(site)
+        read = 2 * mixer.q + mixer.out
         return [
             Tensor(bf16(h) * own), Tensor((DEVIATION + row(h)) * own, ("norm",)),
             *(Tensor(bf16(width) * own) for width in compressed),
             *(Tensor((DEVIATION + row(width)) * own, ("mla_up_projection",)) for width in compressed),
-            Tensor(bf16(2 * mixer.q + mixer.out), ("mla_up_projection",)),
+            Tensor(attention_formats.kept(site, bf16(read), read), ("mla_up_projection",)),
             *_attended(site, mixer.out, mixer.heads),
         ]  # fmt: skip
     return []
@@ -120,6 +124,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
     ranks = site.groups.expert_tensor  # whose rows are gathered
     return [
         *out, Tensor(0.0, ("moe",), (row(experts.sent(h)) + bf16(net.first)) * ranks),
+        Tensor(0.0, ("moe", "activation"), clamp.kept(site, experts) * ranks),
         Tensor(0.0, ("moe", "activation"), row(net.width) * ranks),
     ]  # fmt: skip
 

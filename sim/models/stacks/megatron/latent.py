@@ -13,6 +13,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.cudnn import latent as attends
+from sim.models.stacks.megatron.attention_formats import quantised
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
     dgrad,
@@ -42,7 +43,7 @@ def forward(site: Shared, a: Latent) -> list[Kernel]:
     out += [*normed(site, "kv_norm", own, a.kv_rank), *_gathered(site, "kv", a.kv_rank)]
     out += [*gathered(site, "k_rope", PLAIN_BF16.row_bytes(a.rotary)), *product(site, "kv_up", a.kv, a.kv_rank)]
     out += [fused("rope_q", t, a.q, 1, 1, "rope"), fused("rope_kv", t, a.kv + a.heads * a.rotary, 1, 1, "rope")]
-    out += attention(site, [attends(site, a, "forward")])
+    out += [*quantised(site, "", (a.q, a.q, a.out)), *attention(site, [attends(site, a, "forward")])]
     return [*out, *last(site, "proj", h, a.out), fused("residual", own, h, 2, 1)]
 
 
@@ -54,7 +55,8 @@ def _gathered(site: Shared, name: str, rank: int) -> list[Kernel]:
 def backward(site: Shared, a: Latent) -> list[Kernel]:
     """Input gradients; those of weights are `weight`."""
     t, own, h, alone = site.tokens, site.own, site.shape.hidden, site.local
-    out = [*last_dgrad(site, "proj", h, a.out), *attention(site, [attends(site, a, "backward")])]
+    out = [*last_dgrad(site, "proj", h, a.out), *quantised(site, "dout", (a.out,))]
+    out += attention(site, [attends(site, a, "backward")])
     turned = a.kv + a.heads * a.rotary
     out += [fused("rope_q_bwd", t, a.q, 1, 1, "rope"), fused("rope_kv_bwd", t, turned, 1, 1, "rope")]
     out += [*dgrad(site, "kv_up", a.kv, a.kv_rank), *summed(site, "dkv_latent", a.kv_rank)]

@@ -16,13 +16,14 @@ from hwmodels.formats import BF16, FP32, PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.gqa import Heads
-from sim.models.blocks.made import Made
+from sim.models.blocks.made import HEAD, Made
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel
 from sim.models.stacks import tensors as units
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import attention, experts, feed_forward
 from sim.models.stacks.megatron.casts import casting, ways
+from sim.models.stacks.stack import MXFP8_OUTPUT
 
 MODULES = units.Modules(attention.tensors, feed_forward.tensors, experts.tensors)
 
@@ -66,6 +67,8 @@ def _cast(site: Shared, made: Sequence[Made]) -> list[Kernel]:
 def _products(site: Shared, made: Made) -> list[int]:
     """Elements of the weights of each quantised product of a unit."""
     h, mixer, network = site.shape.hidden, made.mixer, made.network
+    if made.end == HEAD:
+        return [h * site.shape.vocabulary] if site.stack.output_layer == MXFP8_OUTPUT else []
     out = [mixer.qkv * h, mixer.q * h] if isinstance(mixer, Heads) else []
     if isinstance(mixer, Latent):
         query = [mixer.q_rank * h, mixer.q * mixer.q_rank] if mixer.q_rank else [mixer.q * h]
