@@ -17,7 +17,7 @@ its memory, a bound that CPUs miss. The average of parameters then has nothing t
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hwmodels.formats import BF16, Format
+from hwmodels.formats import BF16, PLAIN_FP32, Format
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
 from sim.layout import duplicated, muon, tied
 from sim.layout.machine import Machine
@@ -28,6 +28,7 @@ from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.models.lowering import Updates, updates
+from sim.models.stacks.torch.optimizer import metric
 from sim.models.weights import Parameters
 
 
@@ -156,9 +157,22 @@ def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) 
     for kernel in own.update(machine.site, units, part):
         launched += machine.launch_ns("B", kernel)
         at = max(at + gap, launched) + price(kernel.op).ns
+        launched = max(launched, at) if kernel.waits else launched
+    at += machine.site.stack.metrics * _metric_ns(machine)
     reduce_ns, gather_ns = _after(plan, machine, position)
     norm = price(_everyone(machine)).ns if machine.site.stack.clips else 0
     return Tail(reduce_ns, norm + _summed_ns(plan, machine, position), at, gather_ns, 0)
+
+
+def _metric_ns(machine: Machine) -> int:
+    """A number of each rank gathered by all of them behind a step, for whose end the host has waited: a barrier, and a
+    tensor for each rank, which the host launches one by one."""
+    price, ranks = machine.pricer.price, machine.cluster.gpus
+    each = (max(machine.launch_ns("B", kernel), price(kernel.op).ns) for kernel in metric(ranks))
+    number = PLAIN_FP32.row_bytes(1)
+    meets = [Collective(kind, size, ranks, machine.cluster.nodes)
+             for kind, size in (("all_reduce", number), ("all_gather", ranks * number))]  # fmt: skip
+    return sum(each) + sum(price(op).ns for op in meets)
 
 
 def _everyone(machine: Machine) -> Collective:

@@ -41,7 +41,7 @@ KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
-         "rope", "repeated", "compiled_ends", "update", "clips"),
+         "rope", "repeated", "compiled_ends", "update", "clips", "flat", "metrics"),
         ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
@@ -115,7 +115,9 @@ class Stack:
     the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. bf16_first,
     bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision. repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
-    FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
+    FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update. flat: what is sharded of a layer is one
+    tensor (FullyShardedDataParallel; fully_shard's are tensors). metrics: numbers that each rank gathers of all others
+    after a step, one by one and into a tensor a rank (torchmetrics)."""
 
     name: str = "deepseek"
     release: str = ""
@@ -141,6 +143,8 @@ class Stack:
     compiled_ends: str = ALL
     update: str = FUSED
     clips: bool = False
+    flat: bool = False
+    metrics: int = 0
 
     @property
     def fuses_attention(self) -> bool:

@@ -78,7 +78,7 @@ ELSEWHERE = {
     "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded", "stack.fused_experts",
     "stack.norms", "stack.scales", "stack.casts", "stack.early_stop", "stack.rope", "stack.router",
     "stack.gating", "stack.bf16_first", "stack.bf16_last",
-    "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips",
+    "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips", "stack.flat", "stack.metrics",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
     "tables",  # of a trace: tests/numerics/tables/test_traced.py
