@@ -24,8 +24,8 @@ class Moves(NamedTuple):
     """zero: stage. reduces: gradients, in which backwards (never, last or every); gathers: parameters, in which passes
     (never, first, every or again). beside: gradients are reduced beside backward, bucket by bucket: in it, or on the
     network lane from when they are made. ahead: parameters are gathered beside the pass, one bucket ahead. units: a
-    bucket is a layer. copied: buckets are copied into and out of buffers. flat: a bucket is one tensor. drains: gradients of a stage that are not
-    reduced beside backward are when that is through, though the rank has others to do."""
+    bucket is a layer. copied: buckets are copied into and out of buffers. drains: gradients of a stage that are not
+    reduced beside backward are when that is through, though the rank has others to do. flat: a bucket is one tensor."""
 
     zero: int
     reduces: str
@@ -50,7 +50,9 @@ def moves(scenario: Scenario) -> Moves:
     drains = stack.drains and overlap.gradients is None
     inside = beside and stack.units  # DDP's backward ends when all are reduced
     reduces = EVERY if zero > 1 else LAST if inside else NEVER
-    return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units and not flat, drains, flat)
+    return Moves(
+        zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units and not flat, drains, flat
+    )
 
 
 def _pipelined(scenario: Scenario) -> Moves:

@@ -7,10 +7,10 @@ Of a causal sequence in 2 x ranks blocks each rank has two, an early and a late 
 * ring (p2p): keys and values go round, in one tensor, each step's beside attention to those of the step before. The
   rank's own blocks are causal; of others' either all queries see the early block, or the late queries see both: half of
   all pairs. Results of a step are scaled or copied to where they are summed up, and added there (TransformerEngine 2.9,
-  AttnFuncWithCPAndKVP2P). What is half of a tensor is made contiguous first (so in 1.13, 2.3 and 2.9): keys and values of an
-  early block where all queries see it, and queries, outputs and their gradients of late blocks. A rank has one or the
-  other in a step; that which takes longer is counted, for ranks wait. Log-sum-exps are summed up in a kernel a step (in
-  FP64 before 2.9, whose conversions are left out).
+  AttnFuncWithCPAndKVP2P). What is half of a tensor is made contiguous first (so in 1.13, 2.3 and 2.9): keys and values
+  of an early block where all queries see it, and queries, outputs and their gradients of late blocks. A rank has one or
+  the other in a step; that which takes longer is counted, for ranks wait. Log-sum-exps are summed up in a kernel a step
+  (in FP64 before 2.9, whose conversions are left out).
 * all_gather: keys and values of all ranks at once, each block of queries sees those up to its own.
 * all_to_all (arXiv:2309.14509): heads for tokens and back, a rank then has whole sequences of fewer heads.
 """
