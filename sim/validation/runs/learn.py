@@ -63,6 +63,8 @@ PENALTY = 2 / (2 * TAIL)
 proper scoring rules, prediction, and estimation, JASA 102, 2007, eq. 43)."""
 ALIKE = 0.05
 """Of scores that a few rows in the tails decide: choices closer than that are told apart by how sharp they are."""
+BARELY = 1 + float(np.finfo(float).eps) ** 0.5
+"""Times which a run that decides a stretch lies inside, whatever is rounded."""
 LEVELS_KEPT = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of remainders that are written."""
 
@@ -213,7 +215,8 @@ class Conformed:
     def ends(self) -> tuple[Floats, Floats]:
         """Of each run's interval, as logarithms over the predicted step."""
         columns = Columns(self.some)
-        wider = np.array([self.stretch.get(case.of.stack, 1.0) for case in self.some])
+        rule = self.choice.rule(self.stretch)
+        wider = np.array([rule.stretched(case.of.stack) for case in self.some])
         below, above = (self.reach * (wider * self.choice.unsaid ** columns.of("unsaid"))[:, None]).T
         return joined(columns.of("low"), columns.of("high"), self.choice.share, below, above)
 
@@ -233,7 +236,7 @@ def _least(needed: Floats, families: npt.NDArray[np.str_], large: Collection[str
     """The least stretch at which enough runs of a stack lie inside, of all and of each large family."""
     held = [_quantile(needed, INSIDE, 1)]
     held += [_quantile(own, EACH) for name in large if len(own := needed[families == name]) >= ENOUGH]
-    return max(held)
+    return max(held) * BARELY
 
 
 def _quantile(values: Floats, part: float, more: int = 0) -> float:
@@ -306,15 +309,15 @@ FIRST = Choice(LEVELS[0], POOLING[0], SHARES[-1], UNSAID[0])
 
 def table(some: Sequence[Case], about: dict[str, Any]) -> dict[str, Any]:
     """The content of left_out.json. about: what it was learned on, and by which program."""
-    found = chosen(some)
+    kinds = chosen(some)
     rules, classes = dict[str, Any](), dict[str, Any]()
     for kind in KINDS:
-        own = found[kind].some if kind in found else []
-        choice = found[kind].choice if kind in found else FIRST
-        rules[kind] = {**choice._asdict(), "stretch": found[kind].stretch if kind in found else {"": ALONE}}
+        own = kinds[kind].some if kind in kinds else []
+        choice = kinds[kind].choice if kind in kinds else FIRST
+        rules[kind] = {**choice._asdict(), "stretch": kinds[kind].stretch if kind in kinds else {"": ALONE}}
         classes |= _classes(own, choice) if own else {kind: {**_spread(ground(), 0)._asdict(), "runs": 0}}
-    how = judged(list(found.values()))._asdict()
-    return {**about, "rules": rules, "judged": how, "classes": classes, "apart": apart(some, found)}
+    how = judged(list(kinds.values()))._asdict()
+    return {**about, "rules": rules, "judged": how, "classes": classes, "apart": apart(some, kinds)}
 
 
 def _classes(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
@@ -329,27 +332,41 @@ def _classes(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def apart(some: Sequence[Case], found: Mapping[str, Conformed]) -> dict[str, Any]:
+def apart(some: Sequence[Case], kinds: Mapping[str, Conformed]) -> dict[str, Any]:
     """What a stack gets that no run had: classes by APART, stretched as little as keeps for stacks what is promised for
-    families, each judged by what the others teach; by ALONE where only one stack ran a kind."""
+    families, each judged by what the others teach. A kind that one stack ran has the stretch of the other kind; ALONE
+    where nothing is judged."""
+    judged_ = {kind: one for kind in KINDS if (one := _by_stack(_apart(some, kind), _choice(kinds, kind)))}
+    most = max((one.stretch[""] for one in judged_.values()), default=ALONE)
     rules, classes, inside = dict[str, Any](), dict[str, Any](), dict[str, tuple[int, int]]()
     for kind in KINDS:
-        own = [case._replace(family=case.of.stack) for case in some if case.of.kind == kind]
-        choice = (found[kind].choice if kind in found else FIRST)._replace(levels=APART)
-        stacks = {case.of.stack for case in own}
-        stretch = ALONE
-        if len(stacks) > 1:
-            needed = conformed(own, choice, stacks).stretch
-            stretch = max(needed.values())
-            how = judged([Conformed(own, choice, _left_out(own, choice), dict.fromkeys(stacks, stretch))])
-            inside |= how.families
-        rules[kind] = {**choice._asdict(), "stretch": {"": stretch}}
-        spread = (
-            spreads([case for case in some if case.of.kind == kind], choice) if own else {kind: _spread(ground(), 0)}
-        )
+        choice, one = _choice(kinds, kind), judged_.get(kind)
+        rules[kind] = {**choice._asdict(), "stretch": dict(one.stretch) if one else {"": most}}
+        own = [case for case in some if case.of.kind == kind]
+        spread = spreads(own, choice) if own else {kind: _spread(ground(), 0)}
         classes |= {name: each._asdict() for name, each in sorted(spread.items())}
+        inside |= judged([one]).families if one else {}
     shares = {name: hits / rows for name, (rows, hits) in inside.items()}
     return {"stacks": sorted({case.of.stack for case in some}), "inside": shares, "rules": rules, "classes": classes}
+
+
+def _choice(kinds: Mapping[str, Conformed], kind: str) -> Choice:
+    return (kinds[kind].choice if kind in kinds else FIRST)._replace(levels=APART)
+
+
+def _apart(some: Sequence[Case], kind: str) -> list[Case]:
+    """Runs of a kind with stacks in place of families."""
+    return [case._replace(family=case.of.stack) for case in some if case.of.kind == kind]
+
+
+def _by_stack(some: Sequence[Case], choice: Choice) -> Conformed | None:
+    """With one stretch for all, where there are several stacks."""
+    stacks = np.array([case.family for case in some])
+    if len(set(stacks)) < 2:
+        return None
+    reach = _left_out(some, choice)
+    stretch = _least(_needed(some, choice, reach), stacks, sorted(set(stacks)))
+    return Conformed(some, choice, reach, {"": stretch})
 
 
 # --- a user's own runs ------------------------------------------------------------------------------------------------
