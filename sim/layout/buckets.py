@@ -59,10 +59,12 @@ class Reduction(NamedTuple):
 
 
 class _Weight(NamedTuple):
-    """Parameters that a rank has of a unit, and of its routed experts."""
+    """Parameters that a rank has of a unit, and of its routed experts. precise: of `dense`, those of no linear layer
+    (see Ring)."""
 
     dense: float
     experts: float
+    precise: float
 
     @property
     def both(self) -> float:
@@ -129,16 +131,17 @@ def _part(ring: Ring, size: _Weight, rings: Sequence[Ring], pieces: int) -> Ring
     """A ring of the stage with one of the pieces of a bucket on it."""
     whole = next(r for r in rings if r.experts == ring.experts and not r.between)
     own = (size.experts if ring.experts else size.dense) / pieces
-    return ring._replace(parameters=own / whole.ranks if ring.between else own)
+    precise = 0.0 if ring.experts else size.precise / pieces
+    return ring._replace(parameters=own / whole.ranks if ring.between else own, precise=precise)
 
 
 def _weights(plan: Plan, machine: Machine, stage: int) -> list[_Weight]:
     """Of each unit of a stage; what a stage has beside them all (a copy of a shared table) is its last unit's."""
     local, held = optimizer.experts_held(plan, machine), optimizer.shards(plan, machine, stage)
     own = [family.weights(machine.site.shape, [unit]) for unit in machine.stages[stage]]
-    each = [_Weight(p.linear + p.other - p.shared, p.experts * local) for p in own]
+    each = [_Weight(p.linear + p.other - p.shared, p.experts * local, p.other - p.shared) for p in own]
     rest = held.dense - sum(weight.dense for weight in each)
-    each[-1] = each[-1]._replace(dense=each[-1].dense + rest)
+    each[-1] = each[-1]._replace(dense=each[-1].dense + rest, precise=each[-1].precise + rest)
     return each
 
 

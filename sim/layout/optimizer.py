@@ -28,6 +28,7 @@ from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.models.lowering import Updates, updates
+from sim.models.precision import Recipe
 from sim.models.stacks.torch.optimizer import metric
 from sim.models.weights import Parameters
 
@@ -251,7 +252,8 @@ def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator
     size, shard, replica = held.experts if experts else held.dense, SHARD[experts], REPLICA[experts]
     over, apart = spread(plan.scenario, plan.program.weight_copies)
     ranks, copies = mesh.groups(shard).shape[1] * over, mesh.groups(replica).shape[1] * apart
-    yield Ring(stage, experts, size, ranks, _nodes(mesh, shard, holders, over))
+    precise = 0.0 if experts else held.dense - held.matrices
+    yield Ring(stage, experts, size, ranks, _nodes(mesh, shard, holders, over), precise=precise)
     if copies > 1:
         nodes = _nodes(mesh, replica, holders, apart)
         yield Ring(stage, experts, size / ranks, copies, nodes, between=True)
@@ -282,7 +284,15 @@ def reducing(plan: Plan, machine: Machine, ring: Ring) -> Collective:
 
 def gathering(machine: Machine, ring: Ring) -> Collective:
     """What gathers parameters that go round a ring."""
-    return _collective(machine, ring, "all_gather", machine.recipe.gather)
+    own = _collective(machine, ring, "all_gather", machine.recipe.gather)
+    return own._replace(size=gathered_bytes(machine.recipe, ring))
+
+
+def gathered_bytes(recipe: Recipe, ring: Ring) -> float:
+    """Of all parameters that are gathered around a ring."""
+    if recipe.gather == BF16:
+        return _bytes(BF16, ring.parameters)
+    return _bytes(recipe.gather, ring.parameters - ring.precise) + _bytes(BF16, ring.precise)
 
 
 def _collective(machine: Machine, ring: Ring, kind: str, form: Format) -> Collective:

@@ -236,7 +236,7 @@ def _least(needed: Floats, families: npt.NDArray[np.str_], large: Collection[str
     """The least stretch at which enough runs of a stack lie inside, of all and of each large family."""
     held = [_quantile(needed, INSIDE, 1)]
     held += [_quantile(own, EACH) for name in large if len(own := needed[families == name]) >= ENOUGH]
-    return max(held) * BARELY
+    return float(max(held) * BARELY)
 
 
 def _quantile(values: Floats, part: float, more: int = 0) -> float:
