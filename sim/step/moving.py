@@ -25,9 +25,11 @@ Key = tuple[str, str, int]
 COPY_OUT, COPY_IN, COPY_BACK = "copy out", "copy in", "copy back"
 HALF = PLAIN_BF16.row_bytes(1)
 """Bytes of a parameter in BF16."""
-OWN, OPENS, AHEAD, COPIED, REDUCED, BACK = -3, -2, -1, 97, 98, 99
+SHARED = "amax"
+OWN, OPENS, AHEAD, ENDS, COPIED, REDUCED, BACK = -3, -2, -1, 96, 97, 98, 99
 """Places in a round, before and behind those of a family's parts: a gather of the round's own bucket, what copies it
-out, the gather of the next one; gradients copied, reduced, and copied back."""
+out, the gather of the next one; what ranks tell each other at the end of a pass; gradients copied, reduced, and copied
+back."""
 
 
 def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> list[Round]:
@@ -39,6 +41,8 @@ def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> l
         _gather(out, direction, traffic)
     if direction == "B" and traffic.reduce:
         _reduce(out, traffic)
+    if traffic.shared and any(part.direction == direction for part in out[-1]):
+        out[-1].append(Part(SHARED, direction, out[-1][0].layer, traffic.shared, place=ENDS))
     return [tuple(parts) for parts in out]
 
 

@@ -213,3 +213,23 @@ def test_states_reload_and_published_ones_keep_their_hash():
     plain = load(SCENARIOS / "v2_lite.yaml")
     assert "states" not in plain.resolved and "offload" not in plain.resolved["optimizer"]
     assert plain.scenario_hash != scenario.scenario_hash
+
+
+def test_delayed_scaling_tells_all_ranks_of_a_stage_its_largest_values():
+    """Inputs and weights of four products a layer, in FP32, over tensor, context and data parallel ranks; no other
+    recipe has any to tell, nor has a stage of one rank."""
+    said = {
+        "cluster": {"node": "h100x8", "nodes": 2}, "model": {"base": "llama3_8b", "layers": 4}, "stack": "megatron",
+        "parallel": {"zero": 1, "tensor": 2, "pipeline": 2}, "schedule": "1f1b", "placement": "even",
+        "batch": {"sequences": 16, "sequence_length": 2048},
+    }  # fmt: skip
+
+    def shared(**changes):
+        plan = lay_out(from_mapping({**said, **changes}))
+        moving = buckets.traffic(plan, assembly.machine(plan), 0)
+        return [kernel.op for kernel in moving.shared if isinstance(kernel.op, Collective)] if moving else []
+
+    assert shared(precision="fp8_delayed") == [Collective("all_reduce", 2 * 8 * 4.0, 8, 1, form="fp32")]
+    assert shared(precision="fp8_current") == shared(precision="bf16") == []
+    one = {"cluster": {"node": {"base": "h100x8", "gpus": 2}, "nodes": 1}, "parallel": {"pipeline": 2}}
+    assert shared(precision="fp8_delayed", **one) == []

@@ -120,3 +120,14 @@ def test_one_tensor_of_a_unit_is_gathered_in_place_and_reduced_behind_three_pass
     # four parameters, whose collective moves eight bytes of each
     assert copies(flat) == [("flat_join", 16.0), ("flat_cast", 40.0), ("flat_divide", 64.0)]
     assert copies(composed("F+BW")) == [("copy_in", 40.0)]
+
+
+def test_what_ranks_tell_each_other_ends_a_pass() -> None:
+    """Behind the last part of each pass, which is through with it; weight gradients alone tell nothing."""
+    told = (TICK, Kernel("share", Collective("all_reduce", 8.0, 4, 1), COMMUNICATION), TICK)
+    traffic = Traffic((), False, False, False, Moves(1, "never", "never", False, False, False, False, False), told)
+    forward, backward = (compose(kind, UNITS, UNITS, parts, (traffic, traffic)) for kind in ("F", "BW"))
+    assert names(forward)[-3:] == ["amax(F)"] * 3 and names(forward)[:-3] == names(compose("F", UNITS, (), parts))
+    assert forward.forward_out == len(forward.phases) - 1 and needs(forward, "amax(F)") == {"head(F)"}
+    assert names(backward).count("amax(B)") == 3 and names(backward)[backward.backward_out] == "amax(B)"
+    assert "amax(B)" not in names(compose("W", (), UNITS, parts, (None, traffic)))

@@ -66,7 +66,8 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb200x72", "gpus": 72}, "nodes": 1}, "model": {"base": "llama3_8b"},
         "stack": {"name": "megatron", "cuda_graphs": True, "norms": "cudnn"}, "precision": "fp8_current",
         "parallel": {"zero": 1, "context": 2}, "schedule": {"name": "1f1b"}, "batch": batch(36, 8192),
-        "recompute": "none", "overlap": {**REDUCED, "buckets": "1.61 GB"}, "states": {"gradients": "bf16", "parameters": "fp8"},
+        "recompute": "none", "overlap": {**REDUCED, "buckets": "1.61 GB"},
+        "states": {"gradients": "bf16", "parameters": "fp8"},
     },
     "MLP6-003": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 8},
