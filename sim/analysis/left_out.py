@@ -31,8 +31,9 @@ TIMES, RATES = ("gpu_hours_per_trillion_tokens",), ("tokens_per_day", "tflops_pe
 @dataclass(frozen=True)
 class Class:
     """What decides how much is left out. kind: dense or mixture. generation: of the GPU. scale: node, cluster or
-    large. blocks: timed, or untimed where the model has blocks that nobody timed one by one (Mamba-2's scan, attention
-    with a window or sinks). launched: by the host kernel by kernel, or as graphs."""
+    large. blocks: timed, or untimed where a run has some that nobody timed one by one (Mamba-2's scan, attention with a
+    window or sinks, products and casts in NVFP4, what joins the steps of torch's ring). launched: by the host kernel by
+    kernel, or as graphs."""
 
     kind: str
     stack: str
@@ -47,6 +48,22 @@ class Class:
         return [", ".join(words[:depth]) for depth in range(len(words) + 1)]
 
 
+class Rule(NamedTuple):
+    """How intervals of a kind are made. levels: fields of a class, the widest first, which is the kind. share: of the
+    spread of prices that measured runs bear out. unsaid: how many times wider for each deciding key that is not said.
+    stretch: stack -> by how much what classes left out is wider, so that families keep the promise that it was not
+    learned on; "": any other's."""
+
+    levels: tuple[str, ...]
+    share: float
+    unsaid: float
+    stretch: Mapping[str, float] = {}
+
+    def stretched(self, stack: str) -> float:
+        """Of a stack."""
+        return self.stretch.get(stack, self.stretch.get("", 1.0))
+
+
 class Spread(NamedTuple):
     """Of a class. groups: layouts that were run, each once. below, above: how far the 90 % reach to either side, where
     prices are sure and everything that decides is said."""
@@ -58,28 +75,28 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Learned:
-    """The content of left_out.json that a run needs. levels: fields of a class, the widest first. share: of the spread
-    of prices that measured runs bear out. unsaid: how many times wider for each deciding key that is not said. apart:
-    what a stack gets that no run here had, by levels that software is not one of (None: as any other). stacks: those
-    that runs had."""
+    """The content of left_out.json that a run needs. rules: of each kind. apart: what a stack gets that no run had
+    here, by levels that software is not one of (None: as any other). stacks: those that runs had."""
 
-    levels: tuple[str, ...]
-    share: float
-    unsaid: float
+    rules: Mapping[str, Rule]
     classes: Mapping[str, Spread]
     apart: "Learned | None" = None
     stacks: tuple[str, ...] = ()
 
     def nearest(self, of: Class) -> tuple[str, Spread]:
-        """The narrowest class with runs of its own that a run lies in."""
+        """The narrowest class with runs of its own that a run lies in, stretched as its stack's are."""
         if self.apart and of.stack not in self.stacks:
             return self.apart.nearest(of)
-        name = next(name for name in reversed(of.names(self.levels)) if name in self.classes)
-        return name, self.classes[name]
+        rule = self.rules[of.kind]
+        name = next(name for name in reversed(of.names(rule.levels)) if name in self.classes)
+        spread, wider = self.classes[name], rule.stretched(of.stack)
+        return name, Spread(spread.groups, spread.below * wider, spread.above * wider)
 
-    def ends(self, low: float, high: float, spread: Spread, unsaid: int) -> tuple[float, float]:
+    def ends(self, low: float, high: float, kind: str, spread: Spread, unsaid: int) -> tuple[float, float]:
         """Of the interval of both parts, from those of prices. unsaid: deciding keys that are not said."""
-        return joined(low, high, self.share, spread.below * self.unsaid**unsaid, spread.above * self.unsaid**unsaid)
+        rule = self.rules[kind]
+        wider = rule.unsaid**unsaid
+        return joined(low, high, rule.share, spread.below * wider, spread.above * wider)
 
 
 def joined(low: Any, high: Any, share: float, below: Any, above: Any) -> tuple[Any, Any]:
@@ -93,9 +110,13 @@ def joined(low: Any, high: Any, share: float, below: Any, above: Any) -> tuple[A
 def learned() -> Learned:
     """What ships."""
     held = json.loads(FILE.read_text(encoding="utf-8"))
-    share, unsaid, apart = held["share"], held["unsaid"], held["apart"]
-    own = Learned(tuple(apart["levels"]), share, unsaid, _classes(apart))
-    return Learned(tuple(held["levels"]), share, unsaid, _classes(held), own, tuple(apart["stacks"]))
+    apart = held["apart"]
+    return Learned(_rules(held), _classes(held), Learned(_rules(apart), _classes(apart)), tuple(apart["stacks"]))
+
+
+def _rules(held: Mapping[str, Any]) -> dict[str, Rule]:
+    return {kind: Rule(tuple(each["levels"]), each["share"], each["unsaid"], each["stretch"])
+            for kind, each in held["rules"].items()}  # fmt: skip
 
 
 def _classes(held: Mapping[str, Any]) -> dict[str, Spread]:
@@ -114,9 +135,13 @@ def class_of(scenario: Scenario) -> Class:
 
 
 def _untimed(scenario: Scenario) -> bool:
-    """Whether a model has a block whose kernels no table holds."""
-    shape = scenario.model
+    """Whether a run has kernels that no table holds: a block's, a format's, or a ring's that joins its steps in FP32
+    (torch, tensor/experimental/_attention.py, _SDPAMerger)."""
+    shape, parallel, stack = scenario.model, scenario.parallel, scenario.stack
     assert shape
+    ring = parallel.context > 1 and parallel.context_kind == "ring" and not stack.turns
+    if scenario.precision == "nvfp4" or ring:
+        return True
     own = family(shape.family)
     mixers = (own.made(shape, unit).mixer for unit in own.units(shape))
     return any(isinstance(m, Mamba) or (isinstance(m, Heads) and (m.window > 0 or m.sinks)) for m in mixers)
@@ -143,7 +168,7 @@ def reach(step: float, prices: Sequence[float], of: Class, unsaid: int) -> tuple
     """Ends of the 90 % interval of a step, in the unit of its length. prices: ends by prices alone. unsaid: deciding
     keys that are not said."""
     low, high = (log(end / step) for end in prices)
-    below, above = learned().ends(low, high, learned().nearest(of)[1], unsaid)
+    below, above = learned().ends(low, high, of.kind, learned().nearest(of)[1], unsaid)
     return step * exp(below), step * exp(above)
 
 

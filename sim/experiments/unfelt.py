@@ -86,6 +86,8 @@ OF_MODELS = {
         "stack.compiled_ends",
         "stack.update",
         "stack.clips",
+        "stack.flat",
+        "stack.metrics",
     ),
     "no layers": PLACEMENT,
     "no experts": ("parallel.expert", "routing.kind", "routing.redundant_experts"),

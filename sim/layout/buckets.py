@@ -11,15 +11,16 @@ each, and one for all that is no layer.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from hwmodels.op import Collective
+from hwmodels.formats import PLAIN_FP32
+from hwmodels.op import Collective, small
 from hwmodels.units import MEGA, MIB
 from sim.layout import optimizer
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, relative
 from sim.layout.shards import AGAIN, EVERY, FIRST, LAST, NEVER, Moves, moves
-from sim.layout.traffic import Ring
+from sim.layout.traffic import SHARD, Ring
 from sim.models import family
-from sim.models.layer import Unit
+from sim.models.layer import COMMUNICATION, Kernel, Unit
 from sim.models.lowering import updates
 
 MEGATRON, EACH = 40 * MEGA, 1 * MEGA
@@ -59,10 +60,12 @@ class Reduction(NamedTuple):
 
 
 class _Weight(NamedTuple):
-    """Parameters that a rank has of a unit, and of its routed experts."""
+    """Parameters that a rank has of a unit, and of its routed experts. precise: of `dense`, those of no linear layer
+    (see Ring)."""
 
     dense: float
     experts: float
+    precise: float
 
     @property
     def both(self) -> float:
@@ -129,16 +132,17 @@ def _part(ring: Ring, size: _Weight, rings: Sequence[Ring], pieces: int) -> Ring
     """A ring of the stage with one of the pieces of a bucket on it."""
     whole = next(r for r in rings if r.experts == ring.experts and not r.between)
     own = (size.experts if ring.experts else size.dense) / pieces
-    return ring._replace(parameters=own / whole.ranks if ring.between else own)
+    precise = 0.0 if ring.experts else size.precise / pieces
+    return ring._replace(parameters=own / whole.ranks if ring.between else own, precise=precise)
 
 
 def _weights(plan: Plan, machine: Machine, stage: int) -> list[_Weight]:
     """Of each unit of a stage; what a stage has beside them all (a copy of a shared table) is its last unit's."""
     local, held = optimizer.experts_held(plan, machine), optimizer.shards(plan, machine, stage)
     own = [family.weights(machine.site.shape, [unit]) for unit in machine.stages[stage]]
-    each = [_Weight(p.linear + p.other - p.shared, p.experts * local) for p in own]
+    each = [_Weight(p.linear + p.other - p.shared, p.experts * local, p.other - p.shared) for p in own]
     rest = held.dense - sum(weight.dense for weight in each)
-    each[-1] = each[-1]._replace(dense=each[-1].dense + rest)
+    each[-1] = each[-1]._replace(dense=each[-1].dense + rest, precise=each[-1].precise + rest)
     return each
 
 
@@ -222,13 +226,14 @@ def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
 class Traffic(NamedTuple):
     """What a pass over a stage moves of its parameters and gradients. buckets: by their first units. forward, backward:
     whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. moves: of the
-    scenario."""
+    scenario. shared: kernels that end the pass, of something that all ranks of the stage tell each other."""
 
     buckets: tuple[Bucket, ...]
     forward: bool
     backward: bool
     reduce: bool
     moves: Moves
+    shared: tuple[Kernel, ...] = ()
 
 
 def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last: bool = False) -> Traffic | None:
@@ -238,10 +243,32 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     once = own.gathers == FIRST and first and (own.units or not _gathered_before(plan, machine, stage))
     forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
+    shared = _largest(plan, machine, stage)
     if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
-        return None
+        return Traffic((), False, False, False, own, shared) if shared else None
     alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
-    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own)
+    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own, shared)
+
+
+def _largest(plan: Plan, machine: Machine, stage: int) -> tuple[Kernel, ...]:
+    """Largest values of a pass under delayed scaling, joined, told all ranks of the stage, and made into scales: at the
+    end of each chunk's forward and of its backward, before anything else (NVIDIA/TransformerEngine v2.3,
+    pytorch/fp8.py, reduce_and_update_fp8_tensors; its group: NVIDIA/Megatron-LM, megatron/core/parallel_state.py,
+    get_amax_reduction_group, tensor, context and data parallel ranks)."""
+    ranks = machine.cluster.gpus // plan.scenario.parallel.pipeline
+    if machine.recipe.name != "fp8_delayed" or ranks == 1:
+        return ()
+    values = VALUES * sum(unit.block for unit in machine.stages[stage])
+    nodes = -(-ranks // machine.cluster.node.gpus)
+    reduced = Collective("all_reduce", values * PLAIN_FP32.row_bytes(1), ranks, nodes, form="fp32")
+    return (
+        Kernel("join_amax", small("tiny")), Kernel("share_amax", reduced, COMMUNICATION, meets=SHARD[False]),
+        Kernel("scales", small("tiny")),
+    )  # fmt: skip
+
+
+VALUES = 8
+"""Of a layer in a direction: inputs and weights of four products forward, gradients of their outputs backward."""
 
 
 def gathered_again(parts: Iterable[Bucket], own: Moves) -> list[Bucket]:

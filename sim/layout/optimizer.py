@@ -17,7 +17,7 @@ its memory, a bound that CPUs miss. The average of parameters then has nothing t
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from hwmodels.formats import BF16, Format
+from hwmodels.formats import BF16, PLAIN_FP32, Format
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
 from sim.layout import duplicated, muon, tied
 from sim.layout.machine import Machine
@@ -28,6 +28,8 @@ from sim.layout.traffic import REPLICA, SHARD, Ring
 from sim.models.family import weights
 from sim.models.layer import Unit
 from sim.models.lowering import Updates, updates
+from sim.models.precision import Recipe
+from sim.models.stacks.torch.optimizer import metric
 from sim.models.weights import Parameters
 
 
@@ -156,9 +158,22 @@ def _tail_of_kernels(plan: Plan, machine: Machine, position: int, own: Updates) 
     for kernel in own.update(machine.site, units, part):
         launched += machine.launch_ns("B", kernel)
         at = max(at + gap, launched) + price(kernel.op).ns
+        launched = max(launched, at) if kernel.waits else launched
+    at += machine.site.stack.metrics * _metric_ns(machine)
     reduce_ns, gather_ns = _after(plan, machine, position)
     norm = price(_everyone(machine)).ns if machine.site.stack.clips else 0
     return Tail(reduce_ns, norm + _summed_ns(plan, machine, position), at, gather_ns, 0)
+
+
+def _metric_ns(machine: Machine) -> int:
+    """A number of each rank gathered by all of them behind a step, for whose end the host has waited: a barrier, and a
+    tensor for each rank, which the host launches one by one."""
+    price, ranks = machine.pricer.price, machine.cluster.gpus
+    each = (max(machine.launch_ns("B", kernel), price(kernel.op).ns) for kernel in metric(ranks))
+    number = PLAIN_FP32.row_bytes(1)
+    meets = [Collective(kind, size, ranks, machine.cluster.nodes)
+             for kind, size in (("all_reduce", number), ("all_gather", ranks * number))]  # fmt: skip
+    return sum(each) + sum(price(op).ns for op in meets)
 
 
 def _everyone(machine: Machine) -> Collective:
@@ -237,7 +252,8 @@ def _around(plan: Plan, machine: Machine, stage: int, experts: bool) -> Iterator
     size, shard, replica = held.experts if experts else held.dense, SHARD[experts], REPLICA[experts]
     over, apart = spread(plan.scenario, plan.program.weight_copies)
     ranks, copies = mesh.groups(shard).shape[1] * over, mesh.groups(replica).shape[1] * apart
-    yield Ring(stage, experts, size, ranks, _nodes(mesh, shard, holders, over))
+    precise = 0.0 if experts else held.dense - held.matrices
+    yield Ring(stage, experts, size, ranks, _nodes(mesh, shard, holders, over), precise=precise)
     if copies > 1:
         nodes = _nodes(mesh, replica, holders, apart)
         yield Ring(stage, experts, size / ranks, copies, nodes, between=True)
@@ -268,7 +284,15 @@ def reducing(plan: Plan, machine: Machine, ring: Ring) -> Collective:
 
 def gathering(machine: Machine, ring: Ring) -> Collective:
     """What gathers parameters that go round a ring."""
-    return _collective(machine, ring, "all_gather", machine.recipe.gather)
+    own = _collective(machine, ring, "all_gather", machine.recipe.gather)
+    return own._replace(size=gathered_bytes(machine.recipe, ring))
+
+
+def gathered_bytes(recipe: Recipe, ring: Ring) -> float:
+    """Of all parameters that are gathered around a ring."""
+    if recipe.gather == BF16:
+        return _bytes(BF16, ring.parameters)
+    return _bytes(recipe.gather, ring.parameters - ring.precise) + _bytes(BF16, ring.precise)
 
 
 def _collective(machine: Machine, ring: Ring, kind: str, form: Format) -> Collective:

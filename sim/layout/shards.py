@@ -6,6 +6,8 @@ beside the first forwards; sharded ones for every forward, and again for every b
 Torch's fully_shard keeps shards of parameters between steps under ZeRO-2 too, with reshard_after_forward false
 (docs.pytorch.org, torch.distributed.fsdp.fully_shard), and is overlapped by its nature, pipelines apart; so is DDP,
 whose gradients are copied into buckets and back (gradient_as_bucket_view false; DistributedDataParallel).
+FullyShardedDataParallel, which came before fully_shard, has all of a unit's parameters in one tensor: they are gathered
+into it, and its gradient is put together of theirs (`stack.flat`).
 Megatron Core overlaps what --overlap-grad-reduce and --overlap-param-gather ask for.
 """
 
@@ -23,7 +25,7 @@ class Moves(NamedTuple):
     (never, first, every or again). beside: gradients are reduced beside backward, bucket by bucket: in it, or on the
     network lane from when they are made. ahead: parameters are gathered beside the pass, one bucket ahead. units: a
     bucket is a layer. copied: buckets are copied into and out of buffers. drains: gradients of a stage that are not
-    reduced beside backward are when that is through, though the rank has others to do."""
+    reduced beside backward are when that is through, though the rank has others to do. flat: a bucket is one tensor."""
 
     zero: int
     reduces: str
@@ -33,12 +35,14 @@ class Moves(NamedTuple):
     units: bool
     copied: bool
     drains: bool
+    flat: bool = False
 
 
 def moves(scenario: Scenario) -> Moves:
     """Of a scenario."""
     zero, overlap, stack = scenario.parallel.zero, scenario.overlap, scenario.stack
     units = stack.units and zero > 1
+    flat = stack.flat and units
     beside = stack.units if overlap.gradients is None else overlap.gradients
     ahead = units if overlap.parameters is None else overlap.parameters
     if units and scenario.parallel.pipeline > 1:
@@ -46,7 +50,9 @@ def moves(scenario: Scenario) -> Moves:
     drains = stack.drains and overlap.gradients is None
     inside = beside and stack.units  # DDP's backward ends when all are reduced
     reduces = EVERY if zero > 1 else LAST if inside else NEVER
-    return Moves(zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units, drains)
+    return Moves(
+        zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units and not flat, drains, flat
+    )
 
 
 def _pipelined(scenario: Scenario) -> Moves:
@@ -55,7 +61,8 @@ def _pipelined(scenario: Scenario) -> Moves:
     backward_maybe_with_nosync: no sync and no reshard but behind the last). Parameters that forward lets go are
     gathered for each pass, a bound: those that a backward leaves serve the forward behind it there."""
     gathers = AGAIN if scenario.parallel.zero == 3 and scenario.parallel.reshard else FIRST
-    return Moves(scenario.parallel.zero, NEVER, gathers, False, True, True, True, True)
+    flat = scenario.stack.flat
+    return Moves(scenario.parallel.zero, NEVER, gathers, False, True, True, not flat, True, flat)
 
 
 def spread(scenario: Scenario, copies: int) -> tuple[int, int]:

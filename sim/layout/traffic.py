@@ -48,6 +48,7 @@ class Ring(NamedTuple):
 
     experts: whether of routed experts (a ring for each set of them), or of all else (one ring). parameters: that go
     round it. ranks, nodes: of one ring. between: whether its ranks have the same shard, of copies of what is sharded.
+    precise: of `parameters`, those that no linear layer multiplies by (embedding, head, norms), which stay in BF16.
     """
 
     stage: int
@@ -56,6 +57,7 @@ class Ring(NamedTuple):
     ranks: int
     nodes: int
     between: bool = False
+    precise: float = 0.0
 
     @property
     def which(self) -> str:

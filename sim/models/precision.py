@@ -61,6 +61,10 @@ Quantization, arXiv:2110.02861, sec 2.1, whose 8-bit type is another one of as m
 PLAIN = {"fp32": FP32, "bf16": BF16}
 MOMENTS = {"fp32": PLAIN_FP32, "bf16": PLAIN_BF16, "fp8": MOMENTS_FP8}
 COPIES = {"bf16": PLAIN_BF16, "fp8": E4M3_BLOCKS}
+TENSORWISE = ("fp8_delayed", "fp8_current")
+"""Recipes with one scale a tensor, whose parameters may be kept and gathered in FP8 (Megatron Core's
+--fp8-param-gather; those with scales of blocks gather BF16)."""
+KEPT_FP8 = Layout(Format("e4m3 both ways", 16, E4M3.exponent, E4M3.mantissa, E4M3.max_finite, E4M3.kind))
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,17 @@ class States:
             recipe, master=PLAIN[self.master] if self.master else recipe.master,
             moment=MOMENTS[self.moments] if self.moments else recipe.moment,
             gradient=PLAIN[self.gradients] if self.gradients else recipe.gradient,
-            weight=COPIES[self.parameters] if self.parameters else recipe.weight,
+            weight=self._copies(recipe), gather=E4M3 if self.gathered_fp8(recipe) else recipe.gather,
         )  # fmt: skip
+
+    def gathered_fp8(self, recipe: Recipe) -> bool:
+        """Whether parameters are cast before they are gathered, and kept so."""
+        return self.parameters == "fp8" and recipe.name in TENSORWISE
+
+    def _copies(self, recipe: Recipe) -> Layout:
+        if self.gathered_fp8(recipe):
+            return KEPT_FP8
+        return COPIES[self.parameters] if self.parameters else recipe.weight
 
 
 PUBLISHED = States()

@@ -10,6 +10,7 @@ from hwmodels.units import LONGEST_NS, format_quantity, ns_to_seconds
 from sim.models.family import family, main_units
 from sim.models.layer import Unit
 from sim.models.mixture import Mixture
+from sim.models.precision import TENSORWISE
 from sim.models.stacks.stack import KINDS
 from sim.models.transformer_engine import EVERY
 from sim.scenario import divides, lengths, slots, software, traced
@@ -300,8 +301,9 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
     if scenario.optimizer.offloaded and scenario.optimizer.name != Optimizer.name:
         what = f"the host's CPU makes no matrix orthogonal; legal with {scenario.optimizer.name}: none"
         yield ("optimizer.offload", "optimizer.name"), f"found host; {what}"
-    if scenario.states.parameters == "fp8" and scenario.precision != "fp8":
-        what = f"products in {scenario.precision} read no FP8 copies; legal: bf16, or write precision=fp8"
+    kept = ("fp8", *TENSORWISE) if scenario.stack.name == "megatron" else ("fp8",)
+    if scenario.states.parameters == "fp8" and scenario.precision not in kept:
+        what = f"products in {scenario.precision} read no FP8 copies; legal: bf16, or write precision={kept[-1]}"
         yield ("states.parameters", "precision"), f"found fp8; {what}"
     if sms % 2 or not 0 <= sms < device.sms:
         most, has = (device.sms - 1) // 2 * 2, f"{device.name} has {device.sms} SMs"

@@ -210,7 +210,8 @@ class StatesForm(Form):
     """Gradients as they are summed over micro-batches, held and reduced; FP32 unless said."""
     parameters: Literal["bf16", "fp8"] | None = None
     """The copies that products read; as precision has it unless said. bf16 beside precision fp8: they are quantised
-    before each product."""
+    before each product. fp8 on megatron in fp8_delayed or fp8_current: parameters are cast where they are updated, and
+    gathered and kept so (--fp8-param-gather)."""
 
 
 class RecomputeForm(Form):

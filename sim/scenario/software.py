@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from hwmodels.attention import CUDNN, TIMED_IN_FP8
-from sim.models.form import Form, Layers, Listed
+from sim.models.form import Form, Layers, Listed, Natural
 from sim.models.recompute import SELECTIVE
 from sim.models.stacks.stack import KINDS, Stack
 from sim.scenario.values import Scenario
@@ -89,6 +89,12 @@ class StackForm(Form):
     or over each (loop)."""
     clips: bool | None = None
     """Of torch: the gradients' norm is limited before the update (clip_grad_norm_)."""
+    flat: bool | None = None
+    """Of torch with parallel.zero 2 or 3: what is sharded of a layer is one tensor (FullyShardedDataParallel); tensors
+    of their own unless said (fully_shard)."""
+    metrics: Natural | None = None
+    """Of torch: numbers that each rank gathers of all ranks after each step, one after another (states of
+    torchmetrics that are computed each batch, as Composer does with a loss and a perplexity: 4)."""
 
     @property
     def value(self) -> Stack:
@@ -128,6 +134,8 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
             yield (f"stack.{key}", "stack"), f"{word} {key} is {owners[word]}'s; legal: {legal}"
     if stack.unpadded and stack.compiled:
         yield ("stack.unpadded", "stack.compiled"), "compiled code has no such call; legal: one of the two"
+    if stack.flat and "flat" in kind.options and scenario.parallel.zero < 2:
+        yield ("stack.flat", "parallel.zero"), "nothing of a layer is sharded; legal: false, or parallel.zero 2 or 3"
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
         what = "a rank with the whole vocabulary shares its loss with nobody"
         yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"

@@ -23,9 +23,13 @@ Round = tuple[Part, ...]
 Key = tuple[str, str, int]
 """Direction, name and layer of a part."""
 COPY_OUT, COPY_IN, COPY_BACK = "copy out", "copy in", "copy back"
-OWN, OPENS, AHEAD, COPIED, REDUCED, BACK = -3, -2, -1, 97, 98, 99
+HALF = PLAIN_BF16.row_bytes(1)
+"""Bytes of a parameter in BF16."""
+SHARED = "amax"
+OWN, OPENS, AHEAD, ENDS, COPIED, REDUCED, BACK = -3, -2, -1, 96, 97, 98, 99
 """Places in a round, before and behind those of a family's parts: a gather of the round's own bucket, what copies it
-out, the gather of the next one; gradients copied, reduced, and copied back."""
+out, the gather of the next one; what ranks tell each other at the end of a pass; gradients copied, reduced, and copied
+back."""
 
 
 def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> list[Round]:
@@ -37,6 +41,8 @@ def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> l
         _gather(out, direction, traffic)
     if direction == "B" and traffic.reduce:
         _reduce(out, traffic)
+    if traffic.shared and any(part.direction == direction for part in out[-1]):
+        out[-1].append(Part(SHARED, direction, out[-1][0].layer, traffic.shared, place=ENDS))
     return [tuple(parts) for parts in out]
 
 
@@ -138,10 +144,10 @@ def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
         if not made or not bucket.reduce:
             continue
         row, after = out[rounds[-1]], made
-        if traffic.moves.copied:
+        if traffic.moves.copied or traffic.moves.flat:
             name = named_part(COPY_IN, bucket)
-            copy = (_copy(COPY_IN, bucket.size),)
-            row.append(Part(name, "W", bucket.layer, copy, place=COPIED, chained=False, after=made))
+            copies = _to_reduce(bucket, traffic.moves.flat)
+            row.append(Part(name, "W", bucket.layer, copies, place=COPIED, chained=False, after=made))
             after = (("W", name, bucket.layer),)
         half = "W" if beside or not whole else "B"
         kernels = tuple(_around(*each) for each in bucket.reduce)
@@ -158,7 +164,19 @@ def _around(ring: Ring, op: Collective) -> Kernel:
     return Kernel(op.kind, op, COMMUNICATION, meets=(REPLICA if ring.between else SHARD)[ring.experts])
 
 
-def _copy(name: str, size: float) -> Kernel:
-    """Parameters or gradients of a bucket from or to the buffer of its collective, in BF16."""
-    row = PLAIN_BF16.row_bytes(1)
-    return Kernel(name.replace(" ", "_"), Memory("elementwise", round(size), row, row))
+def _copy(name: str, size: float, kind: str = "elementwise", read: float = HALF, write: float = HALF) -> Kernel:
+    """Parameters or gradients of a bucket from or to the buffer of its collective. read, write: bytes of each."""
+    return Kernel(name.replace(" ", "_"), Memory(kind, round(size), read, write))
+
+
+def _to_reduce(bucket: Bucket, flat: bool) -> tuple[Kernel, ...]:
+    """What makes gradients of a bucket, in BF16, into what its collective reads: a copy in its format (fully_shard:
+    torch._chunk_cat); of one tensor they are joined (the gradient of its split), cast, and divided by a part of the
+    ranks, so that no sum overflows (torch/distributed/fsdp/_runtime_utils.py, _post_backward_hook;
+    torch/distributed/algorithms/_comm_hooks/default_hooks.py, reduce_scatter_hook)."""
+    ring, op = bucket.reduce[0]
+    wide = op.size / ring.parameters
+    if not flat:
+        return (_copy(COPY_IN, bucket.size, write=wide),)
+    cast = (_copy("flat_cast", bucket.size, "convert", HALF, wide),) if wide != HALF else ()
+    return (_copy("flat_join", bucket.size, "join"), *cast, _copy("flat_divide", bucket.size, read=wide, write=wide))

@@ -86,7 +86,7 @@ def _gradients(plan: Plan, machine: Machine, cabling: Cabling) -> Iterator[Burst
             size = Collective(op.kind, ring.parameters * recipe.gradient.bits / 8, ring.ranks, 1).bytes()
             yield from _around(plan, machine, cabling, ring, size, GRADIENTS, (op.kind, main))
         for ring in whole:
-            size = Collective("all_gather", ring.parameters * recipe.gather.bits / 8, ring.ranks, 1).bytes()
+            size = Collective("all_gather", optimizer.gathered_bytes(recipe, ring), ring.ranks, 1).bytes()
             yield from _around(plan, machine, cabling, ring, size, PARAMETERS, ("all_gather", "all_gather"))
 
 

@@ -7,14 +7,17 @@ Of a causal sequence in 2 x ranks blocks each rank has two, an early and a late 
 * ring (p2p): keys and values go round, in one tensor, each step's beside attention to those of the step before. The
   rank's own blocks are causal; of others' either all queries see the early block, or the late queries see both: half of
   all pairs. Results of a step are scaled or copied to where they are summed up, and added there (TransformerEngine 2.9,
-  AttnFuncWithCPAndKVP2P).
+  AttnFuncWithCPAndKVP2P). What is half of a tensor is made contiguous first (so in 1.13, 2.3 and 2.9): keys and values
+  of an early block where all queries see it, and queries, outputs and their gradients of late blocks. A rank has one or
+  the other in a step; that which takes longer is counted, for ranks wait. Log-sum-exps are summed up in a kernel a step
+  (in FP64 before 2.9, whose conversions are left out).
 * all_gather: keys and values of all ranks at once, each block of queries sees those up to its own.
 * all_to_all (arXiv:2309.14509): heads for tokens and back, a rank then has whole sequences of fewer heads.
 """
 
 from collections.abc import Callable, Sequence
 
-from hwmodels.formats import PLAIN_BF16
+from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Attention, Collective, Memory, Send, copy
 from hwmodels.refused import Refused
 from sim.models.layer import COMMUNICATION, Kernel
@@ -22,7 +25,9 @@ from sim.models.stacks import cudnn, unfused
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import CONTEXT
 
-AROUND = ("ring_send", "pack_kv", "begin_output", "join_output", "gather_k", "gather_v", "order_*", "swap_*")
+AROUND = (
+    "ring_send", "pack_kv", "half_kv", "begin_*", "join_*", "gather_k", "gather_v", "order_*", "swap_*",
+)  # fmt: skip
 """Names of kernels around attention forward, as patterns (see `sim.models.stacks.again`)."""
 Launched = Callable[[Attention], list[Kernel]]
 """Kernels of attention in a direction."""
@@ -68,7 +73,11 @@ def _ring(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kernel]
     for step in range(ranks):
         size = pair * ((step < ranks - 1) + (backward and step > 0))
         distance = (step + 1) % ranks if turned else step
-        kernels = [*run(_of_step(op, ranks, distance)), *_joined(site, op, step)]
+        kernels = [
+            *_halved(site, op, distance),
+            *run(_of_step(op, ranks, distance)),
+            *_joined(site, op, step, distance),
+        ]
         out += [*_passed_on(site, size, len(kernels)), *kernels]
     return out + (_passed_on(site, pair, 0) if backward and not turned else [])
 
@@ -85,15 +94,30 @@ def _passed_on(site: Shared, row: float, ahead: int) -> list[Kernel]:
     return [Kernel("ring_send", op, COMMUNICATION, meets=CONTEXT, ahead=ahead)] if row else []
 
 
-def _joined(site: Shared, op: Attention, step: int) -> list[Kernel]:
-    """A step's result joins those before it, or begins their sum: outputs, scaled by their shares; or gradients of
-    queries, and of keys and values."""
-    widths = {"output": op.heads * op.v} if op.direction == "forward" else {
-        "dq": op.heads * op.qk, "dkv": sum(_key_widths(op))
-    }  # fmt: skip
-    rows, read = {name: PLAIN_BF16.row_bytes(width) for name, width in widths.items()}, 2 if step else 1
-    what = "join" if step else "begin"
-    return [Kernel(f"{what}_{name}", Memory("elementwise", site.tokens, read * row, row)) for name, row in rows.items()]
+def _halved(site: Shared, op: Attention, distance: int) -> list[Kernel]:
+    """What TransformerEngine copies before a step that is not the rank's own: half of the tokens."""
+    if not distance or not site.stack.turns:
+        return []
+    kv, q, out = sum(_key_widths(op)), op.heads * op.qk, op.heads * op.v
+    widths = {"kv": kv} if op.direction == "forward" else {"q": q, "out": out, "dout": out}
+    return [Kernel(f"half_{name}", copy(max(1, site.tokens // 2), width)) for name, width in widths.items()]
+
+
+def _joined(site: Shared, op: Attention, step: int, distance: int) -> list[Kernel]:
+    """A step's result joins those before it, or begins their sum: outputs, scaled by their shares, and log-sum-exps; or
+    gradients of queries (of late blocks alone, where those were cut out), and of keys and values."""
+    what, read, turns = "join" if step else "begin", 2 if step else 1, site.stack.turns
+
+    def sums(name: str, width: int, tokens: int) -> Kernel:
+        row = PLAIN_BF16.row_bytes(width)
+        return Kernel(f"{what}_{name}", Memory("elementwise", tokens, read * row, row))
+
+    if op.direction == "backward":
+        late = max(1, site.tokens // 2) if turns and distance else site.tokens
+        return [sums("dq", op.heads * op.qk, late), sums("dkv", sum(_key_widths(op)), site.tokens)]
+    row = PLAIN_FP32.row_bytes(op.heads)
+    lse = [Kernel(f"{what}_lse", Memory("elementwise", site.tokens, read * row, row))] if turns else []
+    return [*lse, sums("output", op.heads * op.v, site.tokens)]
 
 
 # --- all at once ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ KINDS = {
     "deepseek": Kind("", (), ("fp8", "bf16"), eager=False, drains=True),
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
-         "rope", "repeated", "compiled_ends", "update", "clips"),
+         "rope", "repeated", "compiled_ends", "update", "clips", "flat", "metrics"),
         ("bf16", "fp8_current"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
@@ -123,7 +123,9 @@ class Stack:
     those of what predicts further tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT.
     repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
-    FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update."""
+    FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update. flat: what is sharded of a layer is one
+    tensor (FullyShardedDataParallel; fully_shard's are tensors). metrics: numbers that each rank gathers of all others
+    after a step, one by one and into a tensor a rank (torchmetrics)."""
 
     name: str = "deepseek"
     release: str = ""
@@ -152,6 +154,8 @@ class Stack:
     compiled_ends: str = ALL
     update: str = FUSED
     clips: bool = False
+    flat: bool = False
+    metrics: int = 0
 
     @property
     def fuses_attention(self) -> bool:

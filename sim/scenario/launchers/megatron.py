@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwmodels.refused import Refused
+from sim.models.precision import TENSORWISE
 from sim.scenario.launchers.settings import Note, Settings
 from sim.scenario.launchers.stages import placement, virtual
 
@@ -41,14 +42,14 @@ def keys(s: Settings, model: Mapping[str, Any], world: int) -> dict[str, Any]:
     _dropout(s)
     parallel = _parallel(s, world, routed)
     schedule = _schedule(s, parallel.get("pipeline", 1), layers)
-    states = _states(s)
+    precision, states = _precision(s), _states(s)
     overlap = _overlap(s, parallel, "chunks" in schedule.get("schedule", ())) | _buckets(s, states["gradients"])
     return {
-        "precision": _precision(s), "stack": _stack(s, parallel.get("expert", 1)) | _attention(s),
+        "precision": precision, "stack": _stack(s, parallel.get("expert", 1)) | _attention(s),
         "parallel": parallel, **schedule, "batch": _batch(s, parallel, world),
         **(_routing(s) if routed else {}),
-        "overlap": overlap, "recompute": _recompute(s), "states": states, "optimizer": _optimizer(s),
-        **_offload(s, layers),
+        "overlap": overlap, "recompute": _recompute(s), "states": states | _kept(s, precision),
+        "optimizer": _optimizer(s), **_offload(s, layers),
     }  # fmt: skip
 
 
@@ -300,6 +301,13 @@ def _states(s: Settings) -> dict[str, Any]:
         gradients = FORMATS[s.word("megatron_fsdp_main_grads_dtype")]
     half = s.flag("grad_reduce_in_bf16")
     return {"master": master, "moments": moments, "gradients": "bf16" if half else gradients}
+
+
+def _kept(s: Settings, precision: str) -> dict[str, Any]:
+    """--fp8-param-gather, where a tensor has one scale."""
+    if precision not in TENSORWISE:
+        return {}
+    return {"parameters": "fp8"} if s.flag("fp8_param_gather") or s.flag("fp8_param") else {}
 
 
 def _optimizer(s: Settings) -> dict[str, Any]:

@@ -4,10 +4,19 @@ A run's error is the logarithm of measured over predicted. What of it lies beyon
 added to that spread as an independent cause, it reaches the error. A class's remainders are pooled with those of the
 class around it, as if that had so many runs more (a Dirichlet prior), so few runs of one kind lean on all the others.
 A layout counts once, however many releases ran it; a family counts as the square root of its layouts, since runs of one
-publisher are wrong together. What is chosen (levels, pooling, ...) is chosen by leaving whole families out.
+publisher are wrong together. Dense models and mixtures are learned apart: they say nothing of each other.
+
+How wide that must be is told by conformal prediction over families. Each run is judged by what the others' families
+teach, and has a stretch of that at which its measured step just lies inside; the stretch of a stack is the least at
+which nine of ten of its runs do, and of each large family the promised part (a quantile for one run more; Vovk,
+Gammerman and Shafer, Algorithmic learning in a random world, 2005, with families in place of runs). So runs of a family
+that nobody here has seen lie inside as often, as far as families are alike. What else is chosen (levels, pooling, ...)
+is chosen by the same judgement.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import log
@@ -16,33 +25,46 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sim.analysis.left_out import EVERYTHING, Class, Learned, Spread, joined
+from sim.analysis.left_out import Class, Learned, Rule, Spread, joined
 from sim.validation.runs.outcome import Outcome
 
 Floats = npt.NDArray[np.float64]
+KINDS = ("dense", "mixture")
 LEVELS = (
-    ("kind", "stack"), ("kind", "stack", "generation"), ("kind", "generation", "stack"),
-    ("kind", "stack", "generation", "scale"), ("kind", "blocks", "generation", "stack"),
+    ("kind", "stack"), ("kind", "stack", "generation"), ("kind", "stack", "generation", "blocks"),
+    ("kind", "blocks", "generation"), ("kind", "blocks", "stack", "generation"),
+    ("kind", "blocks", "generation", "stack"), ("kind", "blocks", "stack", "generation", "scale"),
 )  # fmt: skip
 """Orders in which classes may be told apart."""
-POOLING, SHARES, UNSAID = (1.0, 3.0, 10.0), (0.25, 0.5, 0.75, 1.0), (1.1, 1.3)
-STRETCH = (1.0, 1.15, 1.3, 1.5, 1.75, 2.0)
+POOLING, SHARES, UNSAID = (3.0, 10.0, 30.0), (0.25, 0.5, 1.0), (1.1, 1.3, 1.5, 1.8)
 """What may be chosen: runs that the class around counts for, the share of prices' spread, the factor for each deciding
-key that is not said (at least a tenth: an open choice is never as sure as one that is said), and of remainders."""
+key that is not said (at least a tenth: an open choice is never as sure as one that is said)."""
 GROUND: tuple[tuple[float, float], ...] = ((-0.5, 0.25), (0.0, 0.5), (0.5, 0.25))
 """Remainders and their weights before any run is seen: a factor of 1.65 either way in one of two. A judgement, which
-stands under the class of all runs alone."""
+stands under the class of a kind alone."""
+FLOOR = 0.02
+"""That no class reaches less than, to either side: runs of one dense configuration at several sites differ by so much
+(docs/RUNS.md, What no prediction can beat)."""
 APART = ("kind", "blocks", "launched")
 """Levels for a stack that no run had: neither software nor GPU, but what of a model and a host is left out on any."""
+ALONE = 2.0
+"""Its stretch where only one stack ran a kind, so that none is judged by another."""
 TAIL = 0.05
 """Beyond either end of the interval."""
+INSIDE = 1 - 2 * TAIL
+"""Runs that an interval is to hold."""
 PROMISE, EACH, LARGE = (0.85, 0.95), 0.80, 20
 """Runs inside of all, and of each family with so many rows, when the family was not learned on."""
+ENOUGH = 8
+"""Rows of a large family from which on its part of them is asked for; layouts of one kind from which on a file's runs
+say something of each other: with fewer, one of them decides an end."""
 PENALTY = 2 / (2 * TAIL)
 """Width that a miss costs for its distance: the interval score of a 90 % interval (Gneiting and Raftery, Strictly
 proper scoring rules, prediction, and estimation, JASA 102, 2007, eq. 43)."""
 ALIKE = 0.05
 """Of scores that a few rows in the tails decide: choices closer than that are told apart by how sharp they are."""
+BARELY = 1 + float(np.finfo(float).eps) ** 0.5
+"""Times which a run that decides a stretch lies inside, whatever is rounded."""
 LEVELS_KEPT = (0.05, 0.25, 0.5, 0.75, 0.95)
 """Quantiles of remainders that are written."""
 
@@ -96,18 +118,16 @@ class Columns:
 
 
 class Choice(NamedTuple):
-    """See LEVELS to STRETCH. stretch: of dense models, and of mixtures: families of one kind say nothing of another."""
+    """See LEVELS to UNSAID; of a kind."""
 
     levels: tuple[str, ...]
     pooling: float
     share: float
     unsaid: float
-    stretch: tuple[float, float]
 
-    def stretched(self, kind: str) -> float:
-        """The factor of a kind; of all runs the larger."""
-        dense, mixed = self.stretch
-        return {"dense": dense, "mixture": mixed}.get(kind, max(self.stretch))
+    def rule(self, stretch: Mapping[str, float]) -> Rule:
+        """With the stretch of each stack."""
+        return Rule(self.levels, self.share, self.unsaid, stretch)
 
 
 class Pool(NamedTuple):
@@ -136,14 +156,14 @@ def ground() -> Pool:
 
 
 def pools(some: Sequence[Case], beyond: Floats, choice: Choice) -> dict[str, Pool]:
-    """Of every class that has a run, by name."""
+    """Of every class that has a run, by name. some: of one kind."""
     members: dict[str, list[int]] = {}
     for place, case in enumerate(some):
-        for name in case.of.names(choice.levels):
+        for name in case.of.names(choice.levels)[1:]:
             members.setdefault(name, []).append(place)
     known: dict[str, Pool] = {}
-    for name in sorted(members, key=lambda name: (bool(name), name.count(","))):
-        around = known[name.rpartition(", ")[0]] if name else ground()
+    for name in sorted(members, key=lambda name: name.count(",")):
+        around = known.get(name.rpartition(", ")[0]) or ground()
         rows = members[name]
         known[name] = _pool(beyond[rows], _weights([some[row] for row in rows]), around, choice.pooling)
     return known
@@ -158,49 +178,82 @@ def _weights(some: Sequence[Case]) -> Floats:
 
 
 def spreads(some: Sequence[Case], choice: Choice) -> dict[str, Spread]:
-    """Of every class, from some runs."""
+    """Of every class, from some runs of one kind, before they are stretched."""
     every = pools(some, Columns(some).beyond(choice.share, choice.unsaid), choice)
-    return {
-        name: _spread(pool, _layouts(some, name, choice), choice.stretched(name.split(", ")[0]))
-        for name, pool in every.items()
-    }
+    return {name: _spread(pool, _layouts(some, name, choice)) for name, pool in every.items()}
 
 
 def _layouts(some: Sequence[Case], name: str, choice: Choice) -> int:
     return len({case.group for case in some if name in case.of.names(choice.levels)})
 
 
-def _spread(pool: Pool, groups: int, stretch: float) -> Spread:
+def _spread(pool: Pool, groups: int) -> Spread:
     low, high = pool.quantiles(TAIL, 1 - TAIL)
-    return Spread(groups, max(0.0, -low) * stretch, max(0.0, high) * stretch)
+    return Spread(groups, max(FLOOR, -low), max(FLOOR, high))
 
 
 class Judged(NamedTuple):
     """How intervals did on runs that they were not learned on. inside: of all. families: name -> runs, those inside.
-    halves: kind -> median factor from the middle to an end. score: mean width and what misses cost. widths: [run]."""
+    halves: kind -> median factor from the middle to an end. score: mean width and what misses cost."""
 
     inside: float
     families: dict[str, tuple[int, int]]
     halves: dict[str, float]
     score: float
 
-    @property
-    def width(self) -> float:
-        """Mean over kinds of the logarithm of half an interval."""
-        return sum(map(log, self.halves.values())) / len(self.halves)
 
-    @property
-    def short(self) -> float:
-        """By how much the promise is not kept, in parts of the runs."""
-        large = [inside / rows for rows, inside in self.families.values() if rows >= LARGE]
-        low, high = PROMISE
-        return max(0.0, low - self.inside, self.inside - high) + sum(max(0.0, EACH - share) for share in large)
+@dataclass(frozen=True)
+class Conformed:
+    """Runs of one kind, each by what the other families teach. reach: how far that goes, before it is stretched
+    [run, side]. stretch: of each stack."""
+
+    some: Sequence[Case]
+    choice: Choice
+    reach: Floats
+    stretch: Mapping[str, float]
+
+    def ends(self) -> tuple[Floats, Floats]:
+        """Of each run's interval, as logarithms over the predicted step."""
+        columns = Columns(self.some)
+        rule = self.choice.rule(self.stretch)
+        wider = np.array([rule.stretched(case.of.stack) for case in self.some])
+        below, above = (self.reach * (wider * self.choice.unsaid ** columns.of("unsaid"))[:, None]).T
+        return joined(columns.of("low"), columns.of("high"), self.choice.share, below, above)
 
 
-def judged(some: Sequence[Case], choices: Sequence[Choice]) -> dict[Choice, Judged]:
-    """Choices that differ in their stretch alone, each family by what the others teach."""
-    reach = _left_out(some, choices[0]._replace(stretch=(1.0, 1.0)))
-    return {choice: _judged(some, choice, reach) for choice in choices}
+def conformed(some: Sequence[Case], choice: Choice, large: Collection[str] = ()) -> Conformed:
+    """Of runs of one kind. large: families of which the promised part is to lie inside."""
+    reach = _left_out(some, choice)
+    needed, stacks = _needed(some, choice, reach), np.array([case.of.stack for case in some])
+    families = np.array([case.family for case in some])
+    stretch = {
+        str(stack): _least(needed[stacks == stack], families[stacks == stack], large) for stack in sorted(set(stacks))
+    }
+    return Conformed(some, choice, reach, stretch)
+
+
+def _least(needed: Floats, families: npt.NDArray[np.str_], large: Collection[str]) -> float:
+    """The least stretch at which enough runs of a stack lie inside, of all and of each large family."""
+    held = [_quantile(needed, INSIDE, 1)]
+    held += [_quantile(own, EACH) for name in large if len(own := needed[families == name]) >= ENOUGH]
+    return float(max(held) * BARELY)
+
+
+def _quantile(values: Floats, part: float, more: int = 0) -> float:
+    """The least value that so large a part of them, and of so many more that are above all, is not above; the largest
+    where they are too few."""
+    place = min(len(values), math.ceil(part * (len(values) + more)))
+    return float(np.sort(values)[place - 1])
+
+
+def _needed(some: Sequence[Case], choice: Choice, reach: Floats) -> Floats:
+    """The stretch at which each run just lies inside."""
+    columns = Columns(some)
+    low, high = columns.of("low"), columns.of("high")
+    off = columns.of("error") - (low + high) / 2
+    left = np.sqrt(np.maximum(off**2 - ((high - low) / 2 * choice.share) ** 2, 0.0))
+    side = np.where(off < 0, reach[:, 0], reach[:, 1])
+    return np.asarray(left / (side * choice.unsaid ** columns.of("unsaid")))
 
 
 def _left_out(some: Sequence[Case], choice: Choice) -> Floats:
@@ -209,82 +262,114 @@ def _left_out(some: Sequence[Case], choice: Choice) -> Floats:
     beyond = Columns(some).beyond(choice.share, choice.unsaid)
     for name in {case.family for case in some}:
         others = [place for place, case in enumerate(some) if case.family != name]
-        rest = pools([some[place] for place in others], beyond[others], choice) or {EVERYTHING: ground()}
-        known = {key: _spread(pool, 0, 1.0) for key, pool in rest.items()}
-        table = Learned(choice.levels, choice.share, choice.unsaid, known)
+        rest = pools([some[place] for place in others], beyond[others], choice)
+        known = {key: _spread(pool, 0) for key, pool in rest.items()} or dict.fromkeys(KINDS, _spread(ground(), 0))
+        table = Learned(dict.fromkeys(KINDS, choice.rule({})), known)
         for place, case in enumerate(some):
             if case.family == name:
                 reach[place] = table.nearest(case.of)[1][1:]
     return reach
 
 
-def _judged(some: Sequence[Case], choice: Choice, reach: Floats) -> Judged:
+def judged(parts: Sequence[Conformed]) -> Judged:
+    """Of all runs, a kind after the other."""
+    some = [case for part in parts for case in part.some]
+    low, high = (np.concatenate(each) for each in zip(*(part.ends() for part in parts), strict=True))
     columns = Columns(some)
-    stretch = np.array([choice.stretched(case.of.kind) for case in some])
-    error, wider = columns.of("error"), stretch * choice.unsaid ** columns.of("unsaid")
-    below, above = (reach * wider[:, None]).T
-    low, high = joined(columns.of("low"), columns.of("high"), choice.share, below, above)
+    error, names = columns.of("error"), np.array([case.family for case in some])
     inside = (low <= error) & (error <= high)
     misses = np.maximum(low - error, 0) + np.maximum(error - high, 0)
-    names, kinds = np.array([case.family for case in some]), np.array([case.of.kind for case in some])
-    families = {name: (int((names == name).sum()), int(inside[names == name].sum())) for name in sorted(set(names))}
-    halves = {kind: float(np.exp(np.median((high - low)[kinds == kind]) / 2)) for kind in sorted(set(kinds))}
+    kinds = np.array([case.of.kind for case in some])
+    families = {
+        str(name): (int((names == name).sum()), int(inside[names == name].sum())) for name in sorted(set(names))
+    }
+    halves = {str(kind): float(np.exp(np.median((high - low)[kinds == kind]) / 2)) for kind in sorted(set(kinds))}
     score = np.average(high - low + PENALTY * misses, weights=columns.of("weight"))
     return Judged(float(inside.mean()), families, halves, float(score))
 
 
-def chosen(some: Sequence[Case]) -> tuple[Choice, Judged]:
-    """Of those that keep the promise (or come nearest to it) and score about as well as the best, the sharpest."""
-    every: dict[Choice, Judged] = {}
-    for first in product(LEVELS, POOLING, SHARES, UNSAID):
-        every |= judged(some, [Choice(*first, (dense, mixed)) for dense in STRETCH for mixed in STRETCH])
-    least = min(round(how.short, 3) for how in every.values())
-    fair = {choice: how for choice, how in every.items() if round(how.short, 3) == least}
-    most = min(how.score for how in fair.values()) * (1 + ALIKE)
-    best = min((choice for choice in fair if fair[choice].score <= most), key=lambda choice: fair[choice].width)
-    return best, every[best]
+def chosen(some: Sequence[Case]) -> dict[str, Conformed]:
+    """Of each kind that ran: of choices that score about as well as the best, the sharpest."""
+    rows = Counter(case.family for case in some)
+    large = [name for name, count in rows.items() if count >= LARGE]
+    return {kind: _chosen(own, large) for kind in KINDS if (own := [case for case in some if case.of.kind == kind])}
+
+
+def _chosen(some: Sequence[Case], large: Collection[str]) -> Conformed:
+    every = [conformed(some, Choice(*each), large) for each in product(LEVELS, POOLING, SHARES, UNSAID)]
+    how = [judged([each]) for each in every]
+    most = min(each.score for each in how) * (1 + ALIKE)
+    fair = [place for place, each in enumerate(how) if each.score <= most]
+    return every[min(fair, key=lambda place: max(how[place].halves.values()))]
+
+
+FIRST = Choice(LEVELS[0], POOLING[0], SHARES[-1], UNSAID[0])
+"""Of a kind that no run was of."""
 
 
 def table(some: Sequence[Case], about: dict[str, Any]) -> dict[str, Any]:
     """The content of left_out.json. about: what it was learned on, and by which program."""
-    choice, how = chosen(some)
+    kinds = chosen(some)
+    rules, classes = dict[str, Any](), dict[str, Any]()
+    for kind in KINDS:
+        own = kinds[kind].some if kind in kinds else []
+        choice = kinds[kind].choice if kind in kinds else FIRST
+        rules[kind] = {**choice._asdict(), "stretch": kinds[kind].stretch if kind in kinds else {"": ALONE}}
+        classes |= _classes(own, choice) if own else {kind: {**_spread(ground(), 0)._asdict(), "runs": 0}}
+    how = judged(list(kinds.values()))._asdict()
+    return {**about, "rules": rules, "judged": how, "classes": classes, "apart": apart(some, kinds)}
+
+
+def _classes(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
+    """Of a kind, with quantiles of remainders."""
     every = pools(some, Columns(some).beyond(choice.share, choice.unsaid), choice)
-    classes = {
+    return {
         name: {
             **spread._asdict(), "runs": sum(name in case.of.names(choice.levels) for case in some),
             "quantiles": dict(zip(map(str, LEVELS_KEPT), every[name].quantiles(*LEVELS_KEPT), strict=True)),
         }
         for name, spread in sorted(spreads(some, choice).items())
     }  # fmt: skip
-    return {**about, **choice._asdict(), "judged": how._asdict(), "classes": classes, "apart": apart(some, choice)}
 
 
-def apart(some: Sequence[Case], choice: Choice) -> dict[str, Any]:
+def apart(some: Sequence[Case], kinds: Mapping[str, Conformed]) -> dict[str, Any]:
     """What a stack gets that no run had: classes by APART, stretched as little as keeps for stacks what is promised for
-    families, each judged by what the others teach (of the kinds that two stacks ran; the largest stretch where none
-    does)."""
-    own, stacks = choice._replace(levels=APART), sorted({case.of.stack for case in some})
-    every = [own._replace(stretch=(stretch, stretch)) for stretch in STRETCH]
-    ran = {kind: {case.of.stack for case in some if case.of.kind == kind} for kind in {case.of.kind for case in some}}
-    shared = [case._replace(family=case.of.stack) for case in some if len(ran[case.of.kind]) > 1]
-    how = judged(shared, every) if shared else {}
-    first = next((one for one in every if one in how and _keeps(how[one])), every[-1])
-    shares = {name: hits / rows for name, (rows, hits) in how[first].families.items()} if how else {}
-    classes = {name: spread._asdict() for name, spread in sorted(spreads(some, first).items())}
-    return {"levels": APART, "stacks": stacks, "stretch": first.stretch[0], "inside": shares, "classes": classes}
+    families, each judged by what the others teach. A kind that one stack ran has the stretch of the other kind; ALONE
+    where nothing is judged."""
+    judged_ = {kind: one for kind in KINDS if (one := _by_stack(_apart(some, kind), _choice(kinds, kind)))}
+    most = max((one.stretch[""] for one in judged_.values()), default=ALONE)
+    rules, classes, inside = dict[str, Any](), dict[str, Any](), dict[str, tuple[int, int]]()
+    for kind in KINDS:
+        choice, one = _choice(kinds, kind), judged_.get(kind)
+        rules[kind] = {**choice._asdict(), "stretch": dict(one.stretch) if one else {"": most}}
+        own = [case for case in some if case.of.kind == kind]
+        spread = spreads(own, choice) if own else {kind: _spread(ground(), 0)}
+        classes |= {name: each._asdict() for name, each in sorted(spread.items())}
+        inside |= judged([one]).families if one else {}
+    shares = {name: hits / rows for name, (rows, hits) in inside.items()}
+    return {"stacks": sorted({case.of.stack for case in some}), "inside": shares, "rules": rules, "classes": classes}
 
 
-def _keeps(how: Judged) -> bool:
-    """Whether enough runs lie inside, of all and of each group."""
-    return how.inside >= PROMISE[0] and min(hits / rows for rows, hits in how.families.values()) >= EACH
+def _choice(kinds: Mapping[str, Conformed], kind: str) -> Choice:
+    return (kinds[kind].choice if kind in kinds else FIRST)._replace(levels=APART)
+
+
+def _apart(some: Sequence[Case], kind: str) -> list[Case]:
+    """Runs of a kind with stacks in place of families."""
+    return [case._replace(family=case.of.stack) for case in some if case.of.kind == kind]
+
+
+def _by_stack(some: Sequence[Case], choice: Choice) -> Conformed | None:
+    """With one stretch for all, where there are several stacks."""
+    stacks = np.array([case.family for case in some])
+    if len(set(stacks)) < 2:
+        return None
+    reach = _left_out(some, choice)
+    stretch = _least(_needed(some, choice, reach), stacks, sorted(set(stacks)))
+    return Conformed(some, choice, reach, {"": stretch})
 
 
 # --- a user's own runs ------------------------------------------------------------------------------------------------
-
-ENOUGH = 8
-"""Layouts of one kind from which on a file's runs say something of each other: with fewer, one of them decides an
-end."""
-
 
 OWN_POOLING = 3.0
 """Layouts that the class that ships counts for beside them."""
@@ -293,10 +378,10 @@ OWN_POOLING = 3.0
 def own(some: Sequence[Case], ships: Learned) -> Iterator[tuple[float, float] | None]:
     """Of each run in order the ends of its interval as logarithms, by the other layouts of its kind in the file pooled
     with the class that ships; None where those are fewer than ENOUGH."""
-    beyond = Columns(some).beyond(ships.share, ships.unsaid)
     for case in some:
-        others = [n for n, one in enumerate(some) if one.of.kind == case.of.kind and one.group != case.group]
-        yield _own(case, [some[n] for n in others], beyond[others], ships)
+        rule = ships.rules[case.of.kind]
+        others = [one for one in some if one.of.kind == case.of.kind and one.group != case.group]
+        yield _own(case, others, Columns(others).beyond(rule.share, rule.unsaid), ships)
 
 
 def _own(case: Case, others: Sequence[Case], beyond: Floats, ships: Learned) -> tuple[float, float] | None:
@@ -305,4 +390,4 @@ def _own(case: Case, others: Sequence[Case], beyond: Floats, ships: Learned) -> 
     around = ships.nearest(case.of)[1]
     held = Pool(np.array([-around.below, 0.0, around.above]), np.array([2 * TAIL, 1 - 4 * TAIL, 2 * TAIL]))
     pool = _pool(beyond, np.array([one.weight for one in others]), held, OWN_POOLING)
-    return ships.ends(case.low, case.high, _spread(pool, len(others), 1.0), case.unsaid)
+    return ships.ends(case.low, case.high, case.of.kind, _spread(pool, len(others)), case.unsaid)

@@ -13,7 +13,7 @@ from sim.scenario.values import Scenario
 from sim.simulation import run as simulate
 from sim.validation.rival import rival
 from sim.validation.runs.rows import Run
-from sim.validation.runs.scenario import Mapped, mapped
+from sim.validation.runs.scenario import INSTEAD, Mapped, mapped
 
 FAILED = "a bug of ours: "
 """Begins the reason of a row whose simulation failed, which is nobody's wrong input."""
@@ -81,11 +81,16 @@ class Outcome:
 
 def renewed(outcome: Outcome) -> Outcome:
     """With the interval that is learned by now."""
-    answer, parts = outcome.answer, outcome.answer.parts
-    if answer.step_s is None or not parts:
-        return outcome
+    answer = outcome.answer
+    return outcome if answer.step_s is None or not answer.parts else replace(outcome, answer=_reached(answer))
+
+
+def _reached(answer: Answer) -> Answer:
+    """With the ends that its parts give."""
+    parts = answer.parts
+    assert answer.step_s is not None
     low, high = left_out.reach(answer.step_s, parts["prices"], left_out.Class(**parts["class"]), len(parts["unsaid"]))
-    return replace(outcome, answer=answer._replace(low_s=low, high_s=high))
+    return answer._replace(low_s=low, high_s=high)
 
 
 class Row(NamedTuple):
@@ -99,7 +104,14 @@ class Row(NamedTuple):
     def outcome(self, answer: Answer) -> Outcome:
         """With what its scenario comes to."""
         said = self.mapped
-        return Outcome(self.run, answer, said.defaults if said else (), said.notes if said else ())
+        return Outcome(self.run, self._wider(answer), said.defaults if said else (), said.notes if said else ())
+
+    def _wider(self, answer: Answer) -> Answer:
+        """With the interval of a run that leaves open what something else stands for here."""
+        other = [key for key in (self.mapped.defaults if self.mapped else ()) if key.endswith(INSTEAD)]
+        if not other or answer.step_s is None or not answer.parts:
+            return answer
+        return _reached(answer._replace(parts={**answer.parts, "unsaid": [*answer.parts["unsaid"], *other]}))
 
 
 def row(run: Run) -> Row:

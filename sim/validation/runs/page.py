@@ -51,8 +51,13 @@ INTERVALS = """\
 
 An interval has two parts: prices as uncertain as their sources say, and what the model leaves out. The second is
 learned by `--learn` on the errors of such runs (`sim/validation/runs/learn.py`, `sim/analysis/left_out.json`), by
-class, a layout once, with the uncertainty of having few; it moves no prediction. Each family below was judged by what
-the others teach, so it stands for runs that nobody has seen.
+class, a layout once, with the uncertainty of having few; it moves no prediction. Each run has a stretch of what the
+other families teach at which it just lies inside; the stretch of a stack is the least at which nine of ten of its runs
+do, and four of five of each family of 20 rows or more (conformal prediction, families in place of runs). So each
+family below was judged by what the others teach, and stands for runs that nobody has seen. Classes tell apart what
+nobody timed (Mamba-2's scan, windows and sinks in attention, NVFP4, the merging of torch's ring); each deciding key
+that a row leaves open, or for which something else stands here, makes its interval wider. *down to*, *up to*: of a
+class, before its stretch, where prices are sure and all is said.
 """
 MEMORY_NOTE = """\
 Simulated: the fullest rank. Published: one rank's, or the largest, as allocated where the source gives both; a context

@@ -41,16 +41,23 @@ def held() -> dict[str, Any]:
     return content
 
 
+def _rule(kind: str, rule: dict[str, Any]) -> str:
+    """How intervals of a kind are made."""
+    stretch = ", ".join(f"x{each:.2f} on {stack or 'any stack'}" for stack, each in rule["stretch"].items())
+    return (
+        f"{kind}: classes by {', '.join(rule['levels'])}; {rule['share']:.0%} of the spread of prices, "
+        f"x{rule['unsaid']:g} for each deciding key unsaid, remainders {stretch}"
+    )
+
+
 def kept(content: dict[str, Any]) -> str:
     """Lines on how the promise is kept."""
     judged, (low, high) = content["judged"], learn.PROMISE
     large = {name: hits / rows for name, (rows, hits) in judged["families"].items() if rows >= learn.LARGE}
-    dense, mixed = content["stretch"]
     few = min(large, key=lambda name: large[name], default="")
     lines = [
-        f"learned on {content['runs']['ran']} runs of {content['runs']['layouts']} layouts: classes by "
-        f"{', '.join(content['levels'])}; {content['share']:.0%} of the spread of prices, x{content['unsaid']:g} for "
-        f"each deciding key unsaid, remainders x{dense:g} (dense) and x{mixed:g} (mixture)",
+        f"learned on {content['runs']['ran']} runs of {content['runs']['layouts']} layouts",
+        *(_rule(kind, rule) for kind, rule in content["rules"].items()),
         f"each family judged by the others: {judged['inside']:.1%} inside (promised {low:.0%} to {high:.0%}), "
         f"{judged['inside'] * content['runs']['ran'] / content['runs']['asked']:.1%} where a refused row is a miss",
     ]  # fmt: skip
@@ -58,10 +65,11 @@ def kept(content: dict[str, Any]) -> str:
         lines.append(
             f"of families of {learn.LARGE} rows or more at least {large[few]:.0%} ({few}); promised {learn.EACH:.0%}"
         )
-    levels, stretch, inside = (content["apart"][key] for key in ("levels", "stretch", "inside"))
+    rules, inside = content["apart"]["rules"], content["apart"]["inside"]
+    stretch = ", ".join(f"x{rule['stretch']['']:.2f} ({kind})" for kind, rule in rules.items())
     by = ", ".join(f"{share:.0%} of {name}'s" for name, share in inside.items()) or "no runs"
     lines.append(
-        f"a stack that no run had: classes by {', '.join(levels)}, remainders x{stretch:g}; each stack judged by the "
+        f"a stack that no run had: classes by {', '.join(learn.APART)}, remainders {stretch}; each stack judged by the "
         f"others: {by} inside"
     )
     lines.append("half an interval is " + ", ".join(f"x{half:.2f} ({kind})" for kind, half in judged["halves"].items()))

@@ -63,6 +63,8 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
 }
 """Key -> whether it can matter to a row on a stack. A key of a phrase that cannot is left out; one that can, and that
 no phrase says, is a default, but for the last of these."""
+INSTEAD = " (instead)"
+"""Ends what counts as not said since something else stands for it."""
 NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention", "stack.attention_precision")
 """Of them: left out is what everybody has."""
 
@@ -99,7 +101,7 @@ def mapped(run: Run) -> Mapped:
         machines.gpu(run).note,
     ]
     notes += [models.instead(run), *(f"not understood: {each.left}" for each in said if each.left)]
-    doubts = _doubts(run, said) + tuple(f"{each.key} (instead)" for each in other if each.note)
+    doubts = _doubts(run, said) + tuple(f"{each.key}{INSTEAD}" for each in other if each.note)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
 
 
@@ -148,9 +150,9 @@ def _doubts(run: Run, said: Iterable[words.Meaning]) -> tuple[str, ...]:
     nobody described, a GPU that another stands for."""
     out = [f"{key} (assumed)" for key in run.assumed]
     out += [f"{each.column} (not understood)" for each in said if each.left]
-    out += [f"{each.column} (instead)" for each in said if each.instead]
+    out += [f"{each.column}{INSTEAD}" for each in said if each.instead]
     out += ["stack.name"] if run.family not in words.table("families") else []
-    out += ["model (instead)"] if models.instead(run) else []
+    out += [f"model{INSTEAD}"] if models.instead(run) else []
     out += ["gpu (a like one)"] if machines.gpu(run).note else []
     return tuple(dict.fromkeys(out))
 

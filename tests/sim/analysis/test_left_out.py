@@ -9,7 +9,7 @@ import pytest
 
 import sim
 from sim.analysis import left_out
-from sim.analysis.left_out import Class, Learned, Spread, class_of, joined, learned, reach, unsaid
+from sim.analysis.left_out import Class, Learned, Rule, Spread, class_of, joined, learned, reach, unsaid
 from sim.scenario import from_mapping, load
 
 DENSE = {
@@ -19,7 +19,8 @@ DENSE = {
 }  # fmt: skip
 MIXED = {**DENSE, "model": "qwen3_30b_a3b", "parallel": {"expert": 8}}
 SAID = {"recompute": "none", "stack.cuda_graphs": False, "stack.dispatcher": "alltoall", "stack.release": "26.06"}
-TABLE = Learned(("kind", "stack"), 1.0, 1.5, {
+RULE = Rule(("kind", "stack"), 1.0, 1.5)
+TABLE = Learned(dict.fromkeys(("dense", "mixture"), RULE), {
     "": Spread(3, 0.5, 0.5), "dense": Spread(2, 0.1, 0.2), "dense, torch": Spread(1, 0.0, 0.4),
 })  # fmt: skip
 
@@ -30,7 +31,7 @@ def told(mapping, *overrides):
 
 def test_no_centre_moves_by_it():
     """Every figure that is no interval is the same whatever was learned."""
-    wide = replace(TABLE, unsaid=1.0, classes={"": Spread(0, 3.0, 3.0)})
+    wide = replace(TABLE, rules={"dense": RULE._replace(unsaid=1.0)}, classes={"": Spread(0, 3.0, 3.0)})
     plain = told(DENSE)
     with patch.object(left_out, "learned", lambda: wide):
         other = told(DENSE)
@@ -107,17 +108,31 @@ def test_scale_goes_by_gpus(gpus, scale):
     assert class_of(from_mapping(mapping)).scale == scale
 
 
-def test_what_ships_knows_all_runs_and_reaches_to_either_side():
+def test_a_stack_has_a_stretch_of_its_own():
+    """What its classes left out is wider by it, whatever the class; any other's where it has none."""
+    rule = RULE._replace(stretch={"torch": 2.0, "": 3.0})
+    table = replace(TABLE, rules={"dense": rule})
+    torch = Class("dense", "torch", "ampere", "node")
+    assert table.nearest(torch) == ("dense, torch", Spread(1, 0.0, 0.8))
+    assert table.nearest(replace(torch, stack="megatron"))[1][1:] == pytest.approx((0.3, 0.6))
+    assert RULE.stretched("torch") == 1.0
+
+
+def test_what_ships_knows_both_kinds_and_reaches_to_either_side():
     table = learned()
-    assert "" in table.classes and table.unsaid > 1 and 0 < table.share <= 1
-    assert all(spread.below >= 0 and spread.above >= 0 for spread in table.classes.values())
-    assert all(name == "" or name.rpartition(", ")[0] in table.classes for name in table.classes)
+    for kind in ("dense", "mixture"):
+        rule = table.rules[kind]
+        assert kind in table.classes and rule.unsaid > 1 and 0 < rule.share <= 1 and rule.levels[0] == "kind"
+        assert rule.stretched("megatron") > 0
+    assert all(spread.below > 0 and spread.above > 0 for spread in table.classes.values())
+    assert all("," not in name or name.rpartition(", ")[0] in table.classes for name in table.classes)
 
 
 def test_a_stack_that_no_run_had_goes_by_what_holds_on_any():
     """Neither by the GPU's generation nor by the runs of another software."""
-    other = Learned(("kind", "launched"), 1.0, 1.5, {"": Spread(9, 0.9, 0.9), "mixture": Spread(8, 0.7, 0.7),
-                                                     "mixture, graphs": Spread(4, 0.1, 0.2)})  # fmt: skip
+    other = Learned({"mixture": Rule(("kind", "launched"), 1.0, 1.5)}, {
+        "": Spread(9, 0.9, 0.9), "mixture": Spread(8, 0.7, 0.7), "mixture, graphs": Spread(4, 0.1, 0.2),
+    })  # fmt: skip
     table = replace(TABLE, apart=other, stacks=("torch", "megatron"))
     v3 = class_of(load("v3_2048gpu"))
     assert table.nearest(v3) == ("mixture, graphs", Spread(4, 0.1, 0.2))
@@ -140,3 +155,13 @@ def test_who_launches_is_a_class():
     assert class_of(from_mapping(DENSE)).launched == "host"
     assert class_of(from_mapping(DENSE, ["stack.cuda_graphs=true"])).launched == "graphs"
     assert class_of(load("v3_2048gpu")).launched == "graphs"  # its profile has the gaps as they were
+
+
+@pytest.mark.parametrize(("overrides", "blocks"), [
+    (["parallel.context=2", "parallel.tensor=1"], "timed"),
+    (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}"], "untimed"),
+    (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}", "parallel.context_kind=all_gather"], "timed"),
+    (["precision=nvfp4", "cluster.node=b200x8"], "untimed"),
+])  # fmt: skip
+def test_so_are_formats_and_joined_steps_of_a_ring(overrides, blocks):
+    assert class_of(from_mapping(DENSE, overrides)).blocks == blocks

@@ -79,7 +79,7 @@ ELSEWHERE = {
     "stack.norms", "stack.scales", "stack.casts", "stack.early_stop", "stack.rope", "stack.router",
     "stack.gating", "stack.bf16_first", "stack.bf16_last", "stack.bf16_prediction", "stack.attention_precision",
     "stack.output_layer",
-    "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips",
+    "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips", "stack.flat", "stack.metrics",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages
     "tables",  # of a trace: tests/numerics/tables/test_traced.py

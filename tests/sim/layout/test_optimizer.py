@@ -138,3 +138,32 @@ def test_megatron_sets_all_gradients_that_it_sums_to_zero(zero):
     zeros = Memory("fill", round(shards.updated if zero > 1 else shards.dense), 0, 4)
     expected = sum(own.pricer.price(op).ns for op in (adam, zeros, *around))
     assert optimizer.tail(laid, own, 0).update_ns == expected
+
+
+TORCH = {
+    "cluster": {"node": "h100x8", "nodes": 32}, "model": {"base": "llama3_8b", "layers": 2}, "schedule": "1f1b",
+    "parallel": {"zero": 3}, "batch": {"sequences": 256, "sequence_length": 2048, "micro_batch": 1},
+    "comm": {"collectives": "nccl"}, "precision": "bf16",
+}  # fmt: skip
+
+
+def update_ns(**stack):
+    laid, machine = laid_out(from_mapping(TORCH | {"stack": {"name": "torch"} | stack}))
+    return optimizer.tail(laid, machine, 0).update_ns
+
+
+def test_a_loop_over_parameters_waits_for_each_ones_count():
+    """The host is not ahead of the GPU behind such a wait, so that its own work for eight operations shows, tensor for
+    tensor: two layers of nine, and three of the ends."""
+    tensors, operation = 2 * 9 + 3, 0.72 * 12.4e3
+    loop = update_ns(update="loop")
+    assert loop >= tensors * 8 * operation
+    assert loop - update_ns(update="foreach") > tensors * 7 * operation
+
+
+def test_metrics_take_the_host_a_tensor_a_rank():
+    """Zeros and a copy for each of 256 ranks, and two collectives whose bytes are nothing."""
+    none, one, four = (update_ns(metrics=count) for count in (0, 1, 4))
+    assert four - none == pytest.approx(4 * (one - none))
+    launches = 256 * (0.72 + 0.2) * 12.4e3
+    assert launches < one - none < launches + 600e3

@@ -7,8 +7,9 @@ import pytest
 from hwmodels.document import DocumentError
 from hwmodels.op import Collective, HostCopy, HostUpdate, Memory
 from sim import assembly, simulation
-from sim.layout import optimizer
+from sim.layout import buckets, optimizer
 from sim.layout.plan import lay_out
+from sim.models.family import weights
 from sim.models.precision import PUBLISHED, RECIPES, States
 from sim.scenario import SCENARIOS, from_mapping, load
 
@@ -64,6 +65,28 @@ def test_bytes_of_gradients_and_parameters():
     wide, narrow = parts("states.parameters=bf16")["weights"], parts()["weights"]
     assert 1.5 < wide / narrow < 2, "all but embedding, norms and gate, which are in BF16 anyway"
     assert parts("precision=bf16")["weights"] == wide == parts("precision=bf16", "states.parameters=bf16")["weights"]
+
+
+@pytest.mark.parametrize("zero", [1, 3])
+def test_parameters_kept_in_fp8_are_gathered_so(zero):
+    """A byte for each of a linear layer, two for those of embedding, head and norms; in every bucket and ring."""
+    said = {
+        "cluster": {"node": "h100x8", "nodes": 2}, "model": {"base": "llama3_8b", "layers": 2},
+        "precision": "fp8_current", "stack": "megatron", "parallel": {"zero": zero}, "schedule": "1f1b",
+        "batch": {"sequences": 16, "sequence_length": 2048}, "overlap": {"gradients": True, "parameters": True},
+    }  # fmt: skip
+    sizes, held = [], []
+    for kept in (None, "fp8"):
+        plan = lay_out(from_mapping(said | {"states": {"parameters": kept}} if kept else said))
+        machine = assembly.machine(plan)
+        whole = weights(machine.site.shape, machine.stages[0])
+        moved = [op.size for bucket in buckets.buckets(plan, machine, 0) for _, op in bucket.gather]
+        at_once = [op.size for op in optimizer.gather_rings(plan, machine, 0)]
+        assert sum(moved) == pytest.approx(sum(at_once))
+        sizes.append(sum(moved))
+        held.append(machine.recipe.weight.row_bytes(1))
+    assert sizes == pytest.approx([2 * (whole.linear + whole.other), whole.linear + 2 * whole.other])
+    assert held == [4.0, 2.0]  # BF16 and FP8 both ways; FP8 both ways alone
 
 
 @pytest.mark.parametrize("gradients", ["fp32", "bf16"])
@@ -170,6 +193,7 @@ def test_a_slow_link_and_a_slow_memory_are_felt(slow, share):
         (["states.master=fp8"], "found 'fp8'; legal: fp32, bf16"),
         (["states.moment=fp8"], "did you mean 'moments'?"),
         (["states.parameters=fp8", "precision=bf16"], "products in bf16 read no FP8 copies"),
+        (["states.parameters=fp8", "precision=mxfp8", "stack=megatron"], "write precision=fp8_current"),
         (["optimizer.offload=host", "optimizer.name=muon"], "the host's CPU makes no matrix orthogonal"),
         (["optimizer.offload=cpu"], "found 'cpu'; legal: none, host"),
     ],
@@ -189,3 +213,23 @@ def test_states_reload_and_published_ones_keep_their_hash():
     plain = load(SCENARIOS / "v2_lite.yaml")
     assert "states" not in plain.resolved and "offload" not in plain.resolved["optimizer"]
     assert plain.scenario_hash != scenario.scenario_hash
+
+
+def test_delayed_scaling_tells_all_ranks_of_a_stage_its_largest_values():
+    """Inputs and weights of four products a layer, in FP32, over tensor, context and data parallel ranks; no other
+    recipe has any to tell, nor has a stage of one rank."""
+    said = {
+        "cluster": {"node": "h100x8", "nodes": 2}, "model": {"base": "llama3_8b", "layers": 4}, "stack": "megatron",
+        "parallel": {"zero": 1, "tensor": 2, "pipeline": 2}, "schedule": "1f1b", "placement": "even",
+        "batch": {"sequences": 16, "sequence_length": 2048},
+    }  # fmt: skip
+
+    def shared(**changes):
+        plan = lay_out(from_mapping({**said, **changes}))
+        moving = buckets.traffic(plan, assembly.machine(plan), 0)
+        return [kernel.op for kernel in moving.shared if isinstance(kernel.op, Collective)] if moving else []
+
+    assert shared(precision="fp8_delayed") == [Collective("all_reduce", 2 * 8 * 4.0, 8, 1, form="fp32")]
+    assert shared(precision="fp8_current") == shared(precision="bf16") == []
+    one = {"cluster": {"node": {"base": "h100x8", "gpus": 2}, "nodes": 1}, "parallel": {"pipeline": 2}}
+    assert shared(precision="fp8_delayed", **one) == []

@@ -307,6 +307,20 @@ def test_an_update_copies_and_clips_gradients_and_copies_parameters():
         assert sum(k.op.bytes() for k in half) == pytest.approx(sum(k.op.bytes() for k in whole) / 2)
 
 
+def test_parameters_kept_in_fp8_are_cast_where_they_are_updated():
+    """From FP32, behind a pass for the largest values where a tensor's is asked anew; GPUs that read rows alone
+    transpose what products read, once a step."""
+    for precision, node, transposed, passes in (
+        ("fp8_current", "h100x8", 2, 4), ("fp8_delayed", "h100x8", 2, 0), ("fp8_current", "b200x8", 0, 4),
+    ):  # fmt: skip
+        own = on(precision=precision, node=node, states={"parameters": "fp8"})
+        launched = own.lowering.update(own.site, [block(own)])
+        count, linear = (sum(own.lowering.tensors(own.site, block(own))), weights(own.site.shape, [block(own)]).linear)
+        moved = {name: sum(k.op.bytes() for k in launched if k.name == name) for name in {k.name for k in launched}}
+        assert moved["model_parameters"] == (passes + 5) * count and "cast_weights" not in moved
+        assert moved.get("transpose_weights", 0) == transposed * linear
+
+
 def test_the_host_launches_unless_graphs_do():
     assert Stack("megatron").launches and not Stack("megatron", cuda_graphs=True).launches
     assert on(stack={"name": "megatron", "cuda_graphs": True}).pricer.host is None and on().pricer.host

@@ -412,6 +412,26 @@ def test_results_of_a_rings_steps_are_gathered_in_tensors_of_their_own():
     assert count["pack_kv"] == 2
     assert [(count[f"begin_{x}"], count[f"join_{x}"]) for x in ("output", "dq", "dkv")] == [(1, 3)] * 3
     assert all((k.op.read, k.op.write) == (pair, pair) for k in layer if k.name == "pack_kv")
+    assert (count["begin_lse"], count["join_lse"]) == (1, 3)
+
+
+def test_halves_of_tensors_are_made_contiguous_before_a_rings_steps():
+    """Keys and values forward, queries, outputs and their gradients backward, of half of the tokens, in each step that
+    is not the rank's own; gradients of queries then join in the late half. Torch's ring has its own ways."""
+    own = built(gpus=4, context=4)
+    block = next(unit for unit in own.units if unit.block)
+    heads, tokens = 64 * 128 * 2, own.site.tokens
+    for direction, widths in (
+        ("F", {"half_kv": 2 * 8 * 128 * 2}),
+        ("B", dict.fromkeys(("half_q", "half_out", "half_dout"), heads)),
+    ):
+        found = [k for k in launched(own, [block], direction) if k.name.startswith("half_")]
+        assert Counter(k.name for k in found) == dict.fromkeys(widths, 3)
+        assert all(k.op.bytes() == tokens // 2 * 2 * widths[k.name] for k in found)
+    joined = [k.op.rows for k in launched(own, [block], "B") if k.name in ("begin_dq", "join_dq")]
+    assert sorted(joined) == [tokens // 2] * 3 + [tokens]
+    other = machine(lay_out(on(stack="torch", gpus=4, context=4)))
+    assert not [k for k in launched(other, [block]) if k.name.startswith("half_")]
 
 
 @pytest.mark.parametrize(("precision", "tensor", "chunked", "lent"), [

@@ -104,3 +104,30 @@ def test_what_units_send_passes_the_gather_ahead() -> None:
     assert needs(found, "mlp(F)0") >= {"gather(F)0"} and needs(found, "mlp(F)2") >= {"gather(F)2"}
     plain = compose("F", units, (), parts, (traffic, None))
     assert names(plain, COMMUNICATION)[:3] == ["gather embedding(F)", "gather(F)0", "gather rest(F)0"]
+
+
+def test_one_tensor_of_a_unit_is_gathered_in_place_and_reduced_behind_three_passes() -> None:
+    """Joined of its parameters' gradients, cast, divided; tensors of their own are copied in the reduction's format."""
+    moves = Moves(3, EVERY, AGAIN, True, True, True, False, False, flat=True)
+    flat = compose("F+BW", UNITS, UNITS, parts, (Traffic(WHOLE, True, True, True, moves),) * 2)
+    assert not [name for name in names(flat) if name.startswith("copy out")]
+    assert needs(flat, "reduce(W)0") == {"copy in(W)0"}
+
+    def copies(found: Composition) -> list[tuple[str, float]]:
+        (phase,) = [p for p, name in zip(found.phases, names(found), strict=True) if name == "copy in(W)0"]
+        return [(kernel.name, kernel.op.bytes()) for kernel in phase.kernels]
+
+    # four parameters, whose collective moves eight bytes of each
+    assert copies(flat) == [("flat_join", 16.0), ("flat_cast", 40.0), ("flat_divide", 64.0)]
+    assert copies(composed("F+BW")) == [("copy_in", 40.0)]
+
+
+def test_what_ranks_tell_each_other_ends_a_pass() -> None:
+    """Behind the last part of each pass, which is through with it; weight gradients alone tell nothing."""
+    told = (TICK, Kernel("share", Collective("all_reduce", 8.0, 4, 1), COMMUNICATION), TICK)
+    traffic = Traffic((), False, False, False, Moves(1, "never", "never", False, False, False, False, False), told)
+    forward, backward = (compose(kind, UNITS, UNITS, parts, (traffic, traffic)) for kind in ("F", "BW"))
+    assert names(forward)[-3:] == ["amax(F)"] * 3 and names(forward)[:-3] == names(compose("F", UNITS, (), parts))
+    assert forward.forward_out == len(forward.phases) - 1 and needs(forward, "amax(F)") == {"head(F)"}
+    assert names(backward).count("amax(B)") == 3 and names(backward)[backward.backward_out] == "amax(B)"
+    assert "amax(B)" not in names(compose("W", (), UNITS, parts, (None, traffic)))

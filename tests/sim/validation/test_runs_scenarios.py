@@ -56,7 +56,7 @@ EXPECTED = {
     # MLPerf: 128 slots for 126 layers, two other things that count as layers
     "MLP-003": {
         "cluster": {**h100(304), "fabric": "ndr_sharp"}, "model": {"base": "llama3_405b"},
-        "stack": {"name": "megatron"}, "precision": "fp8_delayed",
+        "stack": {"name": "megatron"}, "precision": "fp8_delayed", "states": {"parameters": "fp8"},
         "parallel": {"zero": 1, "pipeline": 8, "tensor": 8, "context": 2},
         "schedule": {"name": "interleaved", "chunks": 8}, "placement": "Et|(tt|)*62tL", "batch": batch(1216, 8192),
         "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True},
@@ -66,7 +66,8 @@ EXPECTED = {
         "cluster": {"node": {"base": "gb200x72", "gpus": 72}, "nodes": 1}, "model": {"base": "llama3_8b"},
         "stack": {"name": "megatron", "cuda_graphs": True, "norms": "cudnn"}, "precision": "fp8_current",
         "parallel": {"zero": 1, "context": 2}, "schedule": {"name": "1f1b"}, "batch": batch(36, 8192),
-        "recompute": "none", "overlap": {**REDUCED, "buckets": "1.61 GB"}, "states": {"gradients": "bf16"},
+        "recompute": "none", "overlap": {**REDUCED, "buckets": "1.61 GB"},
+        "states": {"gradients": "bf16", "parameters": "fp8"},
     },
     "MLP6-003": {
         "cluster": {"node": {"base": "gb200x72", "gpus": 64}, "nodes": 8},

@@ -6,13 +6,16 @@ parameters are copied to those that products read (megatron/core/optimizer: dist
 `clip_grad_by_total_norm_fp32`, which scales whatever the norm since it is on the card; before, where it is above the
 limit, as when a training begins). With moments in fewer bits the optimizer does both copies itself
 (`use_precision_aware_optimizer`). TransformerEngine keeps weights in BF16 and casts them before the first micro-batch
-of a step; later ones reuse that (`is_first_microbatch`).
+of a step; later ones reuse that (`is_first_microbatch`). Where parameters are kept in FP8 (`states.parameters`) a rank
+casts its shard (current scaling: behind a pass for the largest values), and what is gathered is transposed once a step
+for GPUs that read rows alone (megatron/core/fp8_utils.py, quantize_param_shard; TransformerEngine, pytorch/tensor/
+utils.py, cast_master_weights_to_fp8).
 """
 
 import math
 from collections.abc import Sequence
 
-from hwmodels.formats import BF16, FP32, PLAIN_BF16, PLAIN_FP32
+from hwmodels.formats import BF16, E4M3, FP32, PLAIN_BF16, PLAIN_FP32
 from hwmodels.op import Memory
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.gqa import Heads
@@ -50,6 +53,9 @@ def _around(site: Shared, count: int) -> list[Kernel]:
     first = [Memory("convert", count, half, wide)] if precise and own.gradient == BF16 else []
     clipped = [Memory("elementwise", count, kept, kept)]
     last = [Memory("convert", count, wide, half)] if precise else []
+    if own.gather == E4M3:
+        passes = [Memory("amax", count, wide, 0.0)] if own.name == "fp8_current" else []
+        last = [*passes, Memory("cast", count, wide, E4M3.bits / 8)]
     names = ["main_gradients"] * len(first) + ["clip"] + ["model_parameters"] * len(last)
     return [Kernel(name, op) for name, op in zip(names, [*first, *clipped, *last], strict=True)]
 
@@ -61,6 +67,12 @@ def _cast(site: Shared, made: Sequence[Made]) -> list[Kernel]:
     row, out = PLAIN_BF16.row_bytes(1), ways(site) * site.recipe.activation.row_bytes(1)
     read = 2 * row if own.first else row
     sizes = [size for unit in made for size in _products(site, unit)]
+    if site.recipe.gather == E4M3:
+        byte = E4M3.bits / 8
+        return [
+            Kernel("transpose_weights", Memory("weight_transpose", size, byte, byte))
+            for size in sizes * (ways(site) - 1)
+        ]
     return [Kernel("cast_weights", Memory("cast_transpose", size, read, out)) for size in sizes]
 
 

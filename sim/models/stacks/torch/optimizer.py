@@ -2,7 +2,13 @@
 
 Foreach and loop go through the operations of the rule one after the other (torch/optim/adamw.py, _multi_tensor_adamw,
 v2.6; mosaicml/composer @28cc4caf6, composer/optim/decoupled_weight_decay.py, a loop over parameters that reads each
-one's count of steps off the card). A gradient's norm reads all gradients, and limiting it writes them, whatever it is.
+one's count of steps off the card, after all have been counted up). A gradient's norm reads all gradients, and limiting
+it writes them, whatever it is.
+
+Metrics that are computed behind each step are gathered by torchmetrics (src/torchmetrics/utilities/distributed.py,
+gather_all_tensors and _simple_gather_all_tensors; so each batch in mosaicml/composer v0.17.2 composer/trainer/
+trainer.py, _compute_and_log_metrics, of two metrics with two states each: composer/metrics/nlp.py): a barrier, for
+which the host waits, a tensor of zeros for each rank, and an all-gather that copies what it gathered into each.
 
 Limits: aten/src/ATen/native/cuda/MultiTensorApply.cuh. A tensor's chunks may go to several launches; a launch ends when
 it has 320 chunks, or all chunks of its last tensor.
@@ -46,11 +52,15 @@ def launches(sizes: Sequence[int], lists: int) -> Iterator[int]:
                 break
 
 
+PLAIN = 0.72
+"""The host's work for an operation that Python asks for where no gradients are recorded: 14.9 of 20.6 us, one forward,
+which records them (a bound)."""
 FOREACH_PASSES = ((1, 1), (2, 1), (1, 1), (2, 1), (1, 1), (1, 1), (1, 1), (3, 1))
 """Tensors that each operation of foreach reads and writes: weight decay, the first moment, the second in two, its root,
 that over its bias and plus epsilon, and the step."""
-LOOP_PASSES = ((1, 1), (1, 1), (2, 1), *FOREACH_PASSES[2:])
-"""Of the loop, whose first moment has two."""
+LOOP_PASSES = ((1, 1), (2, 1), *FOREACH_PASSES[2:])
+"""Of the loop, whose first moment has two, and which decays no weights (weight_decay 0.0 of llm-foundry's yamls, for
+which it asks no operation)."""
 NORM_PASSES = ((1, 0), (1, 1))
 """Of gradients' norm, and of limiting it."""
 
@@ -61,7 +71,8 @@ def update(site: Shared, made: Sequence[Made], part: float = 1.0) -> list[Kernel
     sizes = [math.ceil(size * part) for unit in made for size in tensors(site, unit)]
     clipped = _passes(site, "clip", sizes, NORM_PASSES) if site.stack.clips else []
     if site.stack.update == LOOP:
-        return clipped + [kernel for size in sizes for kernel in _looped(site, size)]
+        counted = [tiny("adam_steps", "optimizer", PLAIN)] * len(sizes)
+        return clipped + counted + [kernel for size in sizes for kernel in _looped(site, size)]
     own, gradient, moments = _parameter(site), site.recipe.gradient.bits / 8, 2 * site.recipe.moment.row_bytes(1)
     walk = CALL + EACH * len(sizes)
     steps = [tiny("adam_steps", "optimizer", walk * (not n)) for n, _ in enumerate(launches([1] * len(sizes), 1))]
@@ -94,8 +105,13 @@ def _passes(site: Shared, name: str, sizes: Sequence[int], passes: Sequence[tupl
 def _looped(site: Shared, size: int) -> list[Kernel]:
     """A parameter's operations, behind its count of steps, for which the host waits."""
     one = _parameter(site)
-    own = [Kernel("adam", Memory("elementwise", size, r * one, w * one)) for r, w in LOOP_PASSES]
-    return [tiny("adam_steps", "optimizer"), tiny("adam_count", "copy")._replace(waits=True), *own]
+    own = [Kernel("adam", Memory("elementwise", size, r * one, w * one), host=PLAIN) for r, w in LOOP_PASSES]
+    return [tiny("adam_count", "copy", PLAIN)._replace(waits=True), *own]
+
+
+def metric(ranks: int) -> list[Kernel]:
+    """What a metric's number of each rank is put into, one rank after another."""
+    return [tiny("metric_zeros", "", PLAIN)] * ranks + [tiny("metric_copy", "copy", BARE)] * ranks
 
 
 def _without_history(site: Shared, made: Sequence[Made]) -> float:

@@ -110,7 +110,7 @@ def test_bridges_fixture() -> None:
         "pipeline": 2, "tensor": 2, "context": 2, "sequence": True, "context_kind": "ring", "zero": 1,
     }  # fmt: skip
     assert scenario["precision"] == "fp8_current"
-    assert scenario["states"] == {"gradients": "bf16"} and scenario["overlap"]["tensor"] is True
+    assert scenario["states"] == {"gradients": "bf16", "parameters": "fp8"} and scenario["overlap"]["tensor"] is True
 
 
 def test_nemos_fixture() -> None:

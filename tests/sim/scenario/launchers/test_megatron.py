@@ -71,6 +71,7 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ("--fp8-format hybrid", "precision", "fp8_delayed"),
         ("--fp8-format e4m3 --fp8-recipe blockwise", "precision", "fp8_block"),
         ("--fp8-format e4m3 --fp8-recipe tensorwise --fp8-param-gather", "precision", "fp8_current"),
+        ("--fp8-format e4m3 --fp8-recipe tensorwise --fp8-param-gather", "states", {"parameters": "fp8"}),
         ("--fp4-format e2m1", "precision", "nvfp4"),
         ("--grad-reduce-in-bf16", "states", {"gradients": "bf16"}),
         ("--use-precision-aware-optimizer --exp-avg-dtype bf16 --exp-avg-sq-dtype bf16 --main-grads-dtype bf16",
