@@ -100,6 +100,15 @@ def bound_us(op: Op, where: Card) -> float:
     return FIXED_US + max(flops, op.bytes() / streaming(where.device)) / MICRO
 
 
+def multiplies(op: object, where: Card) -> bool:
+    """Whether an operation is a product that takes what it multiplies, not what it reads."""
+    if not isinstance(op, Gemm | GroupedGemm | PerHead):
+        return False
+    form = "bf16" if isinstance(op, PerHead) else op.precision
+    rate = where.device.peak_flops[form] * where.sms / where.device.sms
+    return op.flop() / rate > op.bytes() / streaming(where.device)
+
+
 @lru_cache(maxsize=1 << 16)
 def _over(file: str, op: Op) -> tuple[float, float]:
     """How many times its bound an operation takes, and the square of the distance to the nearest row, in octaves. The

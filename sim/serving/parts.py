@@ -40,12 +40,12 @@ def parts() -> Iterator[Part]:
 def of_row(row: Row) -> dict[str, float]:
     """ms a layer, the mean of all: kernels of the whole batch one after another, and the step."""
     whole, own = batch(row), instance(row)
-    stepper = own.grid.prefilling if whole.prefill else own.grid.decoding
+    stepper = (own.grid.prefilling if whole.prefill else own.grid.decoding).at(whole)
     ns: Counter[str] = Counter()
     for half in (stepper.halves and whole.halves) or (whole,):
         for part, kernel in stepper.kernels(half):
             ns[_of(kernel)] += 0 if part in (EMBEDDING, HEAD) else stepper.prices.ns(kernel.op)
-    ns[STEP] = stepper.ns(whole)
+    ns[STEP] = stepper.ns_here(whole)
     return {name: each / len(stepper.order) / MS_NS for name, each in ns.items()}
 
 

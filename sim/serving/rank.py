@@ -85,3 +85,8 @@ class Load(NamedTuple):
     above: float = 1.0
     received: float = 1.0
     reached: float = 1.0
+
+    @property
+    def mean(self) -> "Load":
+        """Of the mean rank."""
+        return Load(round(self.rows / self.above), self.hits)
