@@ -63,3 +63,21 @@ class PerHead(NamedTuple):
     def bytes(self) -> float:
         """Operands and results, once."""
         return BF16 * self.heads * (self.tokens * (self.n + self.k) + self.n * self.k)
+
+
+class Notify(NamedTuple):
+    """The kernel before an exchange of prompts between nodes, in which all ranks meet: dispatch's tells how many rows
+    come, combine's clears the buffers' heads (DeepEP V1, csrc/kernels/internode.cu: `notify_dispatch`,
+    `cached_notify`). tokens: of a rank; ranks: of the group."""
+
+    combine: bool
+    tokens: int
+    ranks: int
+
+    def flop(self) -> float:
+        """It multiplies nothing."""
+        return 0.0
+
+    def bytes(self) -> float:
+        """Counts alone: a fixed cost says it."""
+        return 0.0

@@ -22,7 +22,7 @@ from hwmodels.memory import streaming
 from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
-from sim.serving.cached import BF16, TILE, Cached, PerHead
+from sim.serving.cached import BF16, TILE, Cached, Notify, PerHead
 from sim.serving.values import SGLANG, TENSORRT_LLM
 
 FOLDER = Path(__file__).parent / "kernels"
@@ -49,7 +49,7 @@ FP8_ATTENTION = 1.7
 """How many times as fast FlashMLA is that multiplies latents in FP8, cache and all, as that in BF16 (Hopper:
 deepseek-ai/FlashMLA pull request 82, by lm-sys/lm-sys.github.io@2896b37 blog/2025-09-26-sglang-ant-group.md)."""
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory
+Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Notify | Collective | Memory
 
 
 def engines(device: str) -> bool:
@@ -125,6 +125,8 @@ def _kind(op: Op) -> str:
         return "mla" if op.latent else "gqa"
     if isinstance(op, Decode):
         return "combine" if op.combine else "dispatch"
+    if isinstance(op, Notify):
+        return "notify_combine" if op.combine else "notify_dispatch"
     if isinstance(op, Gemm):
         return "plain" if op.precision == "bf16" else "gemm"
     return {GroupedGemm: "grouped", PerHead: "heads", Collective: "allreduce", Memory: "stream"}[type(op)]
@@ -137,6 +139,8 @@ def _place(op: Op) -> tuple[float, ...]:
         return _octaves(op.sequences * op.shared, op.keys, op.tiles)
     if isinstance(op, Decode):
         return _octaves(op.ranks if op.nvlink else max(op.ranks, 2 * op.gpus_per_node), op.tokens)
+    if isinstance(op, Notify):
+        return _octaves(op.ranks, op.tokens)
     if isinstance(op, Collective):
         return _octaves(op.ranks, op.size)
     if isinstance(op, Memory):
@@ -229,5 +233,7 @@ def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
         return Collective("all_reduce", b, a, 1)
     if kind == "stream":
         return Memory("cast", 1, a * 2 / 3, a / 3)
-    combine = kind == "combine"
+    combine = kind.endswith("combine")
+    if kind.startswith("notify"):
+        return Notify(combine, b, a)
     return Decode(combine, b, CHOSEN, COMBINE_ROW if combine else DISPATCH_ROW, a, GPUS)

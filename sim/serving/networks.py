@@ -12,7 +12,7 @@ from sim.models.mixture import Mixture
 from sim.routing import balanced
 from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
-from sim.serving.cached import BF16
+from sim.serving.cached import BF16, Notify
 from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
@@ -139,7 +139,8 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
 
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
-    """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts."""
+    """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts, which
+    between nodes follow a kernel in which all ranks meet."""
     if not rank.exchanges:
         return []
     width, name = rank.part.sent, "combine" if combine else "dispatch"
@@ -153,6 +154,9 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
         own, reach = -(-batch.tokens // rank.tensor), _reach(rank, mixture)
         even = AllToAll(name, f"{name}(F)", own, row, *reach, rank.expert, rank.expert_nodes)
         op = Uneven(even, load.received * batch.mean, load.reached * batch.mean)
+        if rank.expert_nodes > 1:
+            meeting = Notify(combine, max(1, round(own * batch.mean)), rank.expert)
+            return [Kernel(f"notify_{name}", meeting, COMMUNICATION), Kernel(name, op, COMMUNICATION)]
     return [Kernel(name, op, COMMUNICATION)]
 
 

@@ -1,18 +1,22 @@
 """The clock that a step leaves its card: what its kernels draw on average, beside what the power limit allows.
 
 A rested Hopper runs products at 1,980 MHz. There they draw 937 W, which a power limit of 700 W stops after some ms,
-unless other kernels or pauses draw less. How much longer what the clock paces then takes follows `hwmodels.power`'s
-law: the mean power above an idle card over the limit's, to 0.5. All measured kernel by kernel on an H200
+unless other kernels or pauses draw less. `hwmodels.power`'s law of one kernel (time goes by the power above an idle
+card to -0.5) says that a kernel that takes `clock` times as long draws as many joules less: so a step's joules over the
+clock are what the limit allows in the time that it then takes. All measured kernel by kernel on an H200
 (numerics/card/timed/bursts.json and blocks.json, 2026-11-29: `loaded`, each kernel without a pause): products and
 attention by how much longer they took under the limit than in a burst, others by the power that they drew. A product's
 energy is that of what it multiplies, whatever SMs do it; kernels that memory bounds draw alike (511 to 577 W of eight)
 whatever bytes a second they reach, so theirs goes by SMs and time, and so does an exchange's, which copies.
 """
 
+import math
+from collections.abc import Callable
+
 from hwmodels import power, unlike
 from hwmodels.device import Device, load_once
 from hwmodels.op import Attention, Gemm, GroupedGemm
-from hwmodels.units import MICRO, NS_PER_S, PERCENT, TERA
+from hwmodels.units import MICRO, NS_PER_S, TERA
 from sim.serving.cached import PerHead
 
 MEASURED = "h200"
@@ -26,7 +30,8 @@ TRAINING = 1.065
 """How many times as long as on a rested card the ladder has attention take: the root of what it takes under load over a
 burst (1.13; docs/PRICES.md)."""
 
-Paced = Gemm | GroupedGemm | PerHead | Attention
+CLOSE, ROUNDS = 1e-5, 20
+"""How near to the limit a clock comes, and its rounds at most."""
 
 
 def known(device: Device) -> bool:
@@ -50,14 +55,34 @@ def joules(op: object, ns: int, sms: float, peaks_bound: bool = True) -> float:
     return MEMORY_W * sms * ns / NS_PER_S
 
 
-def slower(device: Device, drawn: float, ns: int, cards: int) -> float:
-    """How many times as long as on a rested card the clock makes a step's products take, in whole per cent. drawn:
-    joules above an idle card; ns: what the step takes at the rested clock. Where the limit binds, cards that wait for
-    each other go at the pace of the slowest (`hwmodels.unlike`)."""
-    if not known(device) or not ns:
+def least_ns(device: Device, drawn: float, cards: int) -> float:
+    """Within how many ns the limit allows so many joules above an idle card, of the slowest of so many cards, which
+    wait for each other (`hwmodels.unlike`); 0 where nobody knows."""
+    limit = device.power_w or load_once(MEASURED).power_w
+    if not known(device) or not limit:
+        return 0.0
+    slowest = math.pow(unlike.off(device, cards).ratio, 1 / power.EXPONENT)
+    return drawn * slowest / max(limit - power.IDLE_W, MICRO) * NS_PER_S
+
+
+def clock(least: float, ns: Callable[[float], int]) -> float:
+    """How many times as long as on a rested card the clock makes products take: where it times what a step then takes
+    (`ns` of a clock, which never falls with it) is `least` ns; 1 where the step is longer anyway. So what shortens a
+    step at every clock shortens it, though its clock falls."""
+    one = 1.0, ns(1.0)
+    if one[1] >= least:
         return 1.0
-    limit = device.power_w or load_once(MEASURED).power_w or 0.0
-    over = drawn / (ns / NS_PER_S) / max(limit - power.IDLE_W, MICRO)
-    if over <= 1:
-        return 1.0
-    return round(over**power.EXPONENT * unlike.off(device, cards).ratio / PERCENT) * PERCENT
+    at = math.sqrt(least / one[1])
+    for _ in range(ROUNDS):
+        other = at, ns(at)
+        if abs(at * other[1] - least) <= CLOSE * least:
+            break
+        at, one = _straight(one, other, least), other
+    return at
+
+
+def _straight(one: tuple[float, int], other: tuple[float, int], least: float) -> float:
+    """The clock that times what a step takes is `least`, if that is straight through both (clock, ns)."""
+    slope = (other[1] - one[1]) / (other[0] - one[0]) if other[0] != one[0] else 0.0
+    base = other[1] - slope * other[0]
+    return 2 * least / (base + math.sqrt(base * base + 4 * slope * least))

@@ -26,7 +26,7 @@ from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
 from sim.routing.keyed import generator
 from sim.serving import paced
-from sim.serving.cached import Cached, PerHead
+from sim.serving.cached import Cached, Notify, PerHead
 from sim.serving.measured import Card, Reading, class_of, multiplies, read_us
 from sim.serving.values import SGLANG
 
@@ -61,7 +61,7 @@ class Uneven(NamedTuple):
         return self.even.bytes() * self.received
 
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | Uneven
+Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Notify | Collective | Memory | Attention | Uneven
 
 
 class Kernel(NamedTuple):
@@ -75,7 +75,7 @@ class Kernel(NamedTuple):
 def contention(op: Op, us: float) -> float:
     """How many times as long an operation of so many us takes beside DeepEP's exchanges: its class in DeepSeek's
     profile."""
-    if isinstance(op, Decode | Cached | Uneven | Collective):
+    if isinstance(op, Decode | Cached | Notify | Uneven | Collective):
         return 1.0
     return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
 
@@ -167,12 +167,14 @@ class Prices:
 
     def at(self, clock: float) -> "Prices":
         """The same at another clock than a rested card's."""
-        return replace(self, clock=clock, known={}, rested=self)
+        there = replace(self, clock=clock, known={}, rested=self)
+        vars(there).update(_pricer=self._pricer, _card=self._card, _nccl=self._nccl)
+        return there
 
     def joules(self, op: Op) -> float:
         """Above an idle card, at the rested clock: an exchange draws on its SMs, all else on those that it leaves."""
         held = self.sms / self.device.sms
-        part = held if isinstance(op, Uneven) else 1 - held * self.beside
+        part = held if isinstance(op, Notify | Uneven) else 1 - held * self.beside
         return paced.joules(op, self.ns(op), part, multiplies(op, self._card))
 
     def _laddered_ns(self, op: Memory | Attention | AllToAll) -> int:

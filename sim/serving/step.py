@@ -57,18 +57,30 @@ class Stepper:
 
     def at(self, batch: Batch) -> "Stepper":
         """The same at the clock that a step of a batch leaves its card. A rank is the busiest in few layers only, so
-        its card draws what the mean rank's does in the time of the busiest. Steps of answers, which wait for memory,
-        draw less than the limit allows."""
+        its card draws what the mean rank's does in the time of the busiest. Steps of answers, whose kernels wait for
+        memory, stay at the rested clock."""
         if not batch.prefill:
             return self
         key = "clock", batch
         if key not in self.known:
             cards = max(self.rank.expert, self.rank.tensor)
-            clock = paced.slower(self.prices.device, self.joules(batch), self.ns_here(batch), cards)
-            if clock not in self.known:
-                self.known[clock] = replace(self, prices=self.prices.at(clock), known={}) if clock > 1 else self
-            self.known[key] = self.known[clock]
-        there: Stepper = self.known[key]
+            least = paced.least_ns(self.prices.device, self.joules(batch), cards)
+            there = dict[float, Stepper]()
+
+            def taken(clock: float) -> int:
+                there[clock] = self._there(clock)
+                return there[clock].ns_here(batch)
+
+            self.known[key] = there[paced.clock(least, taken)]
+        own: Stepper = self.known[key]
+        return own
+
+    def _there(self, clock: float) -> "Stepper":
+        """The same at a clock."""
+        if clock == 1:
+            return self
+        there = replace(self, prices=self.prices.at(clock), known={})
+        vars(there).update(units=self.units, blocks=self.blocks, order=self.order)
         return there
 
     def joules(self, batch: Batch) -> float:

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hwmodels import device, power, unlike
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
-from hwmodels.units import MICRO, TERA
+from hwmodels.units import MICRO, NS_PER_S, TERA
 from sim.scenario.values import Routing
 from sim.serving import paced
 from sim.serving.cached import PerHead
@@ -69,22 +71,45 @@ def test_products_between_additions_slow_as_their_joules_say() -> None:
     for each in timed("bursts")["mixed"]:
         if not each["counts"][0]:
             continue
-        burst_s, share = each["burst_us"][0] * MICRO, each["share"]
-        of_product = paced.BF16_J * 2 * 8192 * 14336 * 4096 / burst_s
-        over = (share * of_product + (1 - share) * paced.MEMORY_W) / (LIMIT_W - power.IDLE_W)
-        assert max(1.0, math.sqrt(over)) == pytest.approx(each["us"][0] / each["burst_us"][0], rel=0.07)
+        product_s, share = each["burst_us"][0] * MICRO, each["share"]
+        of_product = paced.BF16_J * 2 * 8192 * 14336 * 4096 / product_s
+        joules = share * of_product + (1 - share) * paced.MEMORY_W
+        least = paced.least_ns(device.load("h200"), joules, 1)
+        told = paced.clock(least, lambda clock, part=share: round((part * clock + 1 - part) * NS_PER_S))
+        assert told == pytest.approx(each["us"][0] / each["burst_us"][0], rel=0.09)
 
 
 def test_a_card_within_its_limit_is_as_fast_as_a_rested_one() -> None:
-    """At twice what the limit leaves above an idle card products take the square root of two, and the slowest of 32
-    cards a little more; other architectures were not metered."""
+    """Products alone that draw twice what the limit leaves take the square root of two, which is the law of one kernel;
+    the slowest of 32 cards a little more, those of other architectures nobody knows."""
     own, left = device.load("h100"), LIMIT_W - power.IDLE_W
-    assert paced.slower(own, 0.9 * left, 10**9, 32) == 1.0
-    one, many = (paced.slower(own, 2 * left, 10**9, cards) for cards in (1, 32))
-    assert one == pytest.approx(math.sqrt(2), rel=0.005)
-    assert many == pytest.approx(math.sqrt(2) * unlike.off(own, 32).ratio, rel=0.005) and many > one
-    assert paced.slower(device.load("b200"), 4 * left, 10**9, 32) == 1.0 == paced.attention_rested(device.load("b200"))
+
+    def alone(clock: float) -> int:
+        return round(clock * NS_PER_S)
+
+    assert paced.clock(paced.least_ns(own, 0.9 * left, 32), alone) == 1.0
+    one, many = (paced.clock(paced.least_ns(own, 2 * left, cards), alone) for cards in (1, 32))
+    assert one == pytest.approx(math.sqrt(2), rel=1e-4)
+    assert many == pytest.approx(math.sqrt(2) * unlike.off(own, 32).ratio, rel=1e-4) and many > one
+    assert paced.least_ns(device.load("b200"), 1e9, 32) == 0.0
+    assert paced.attention_rested(device.load("b200")) == 1.0
     assert paced.attention_rested(own) == pytest.approx(1 / paced.TRAINING)
+
+
+@given(st.floats(0.5, 2.0), st.lists(st.floats(0.0, 2.0), min_size=2, max_size=2, unique=True), st.floats(0.0, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_what_shortens_a_step_at_every_clock_shortens_it(joules: float, waits: list[float], reads: float) -> None:
+    """Less waiting makes the clock lower, never the step longer."""
+    ends = []
+    for wait in sorted(waits):
+
+        def taken(clock: float, most: float = wait) -> int:
+            return round(max(clock + reads, most) * NS_PER_S)
+
+        clock = paced.clock(joules * NS_PER_S, taken)
+        assert clock == 1 or clock * taken(clock) == pytest.approx(joules * NS_PER_S, rel=2e-5)
+        ends.append(taken(clock))
+    assert ends[0] <= ends[1] * (1 + 2e-5)
 
 
 def test_a_product_draws_for_what_it_multiplies_and_others_for_their_sms() -> None:
@@ -106,8 +131,8 @@ def test_what_multiplies_and_what_reads() -> None:
 
 
 def test_prompts_that_never_pause_go_at_the_clock_of_the_limit() -> None:
-    """Two micro-batches on H800s: 1.1 times as long a rested card's products and the slowest of 32; answers, and one
-    micro-batch that waits for its exchanges, are not limited. Exchanges and kernels that read take what they did."""
+    """Two micro-batches on H800s, of 32 cards the slowest; answers, and one micro-batch that waits for its exchanges,
+    are not limited. Exchanges and kernels that read take what they did."""
     whole = Batch(4, 4096, 4096.0, True)
     both = stepper("h800x8", 1, 32, True, EVEN, prompts=True)
     there = both.at(whole)

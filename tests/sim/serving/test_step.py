@@ -8,6 +8,7 @@ import pytest
 
 from hwmodels.op import Memory, cast
 from sim.models.blocks.mla import Latent
+from sim.models.layer import COMMUNICATION
 from sim.scenario.values import Routing
 from sim.serving import networks
 from sim.serving.attention import attention
@@ -137,6 +138,14 @@ def test_rows_of_prompts_are_copied_to_their_experts_and_back() -> None:
     assert len(parts[0]) == 2 * 58 and not parts[1]
     scatter = parts[0][0].op
     assert isinstance(scatter, Memory) and scatter.write == 7168 * (1 + 4 / 128) > scatter.read > 0.8 * scatter.write
+
+
+def test_ranks_of_several_nodes_meet_before_each_exchange_of_prompts() -> None:
+    own = stepper("h100x8", 1, 32)
+    for batch, node, times in ((Batch(1, 4096, 4096.0, True), own, 2), (Batch(64, 1, 4096.0), own, 0),
+                               (Batch(1, 4096, 4096.0, True), stepper("h100x8", 1, 8), 0)):  # fmt: skip
+        met = [kernel for _, kernel in node.kernels(batch) if kernel.name.startswith("notify")]
+        assert len(met) == times * 58 and all(kernel.lane == COMMUNICATION for kernel in met)
 
 
 def test_steps_of_deepseeks_profile() -> None:
