@@ -13,7 +13,7 @@ from sim.serving.grid import Grid
 from sim.serving.prices import Prices
 from sim.serving.rank import Rank
 from sim.serving.step import Stepper
-from sim.serving.values import NVLINK, Pool, Serve
+from sim.serving.values import NVLINK, SGLANG_0_4_6, Pool, Serve
 
 KEPT = 16
 """Pools whose prices are kept."""
@@ -57,7 +57,8 @@ def _deployed(priced: _Priced) -> Deployed:
     own, element = family(serve.model.family), BITS[serve.cache.form] / BYTE
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
     split = pool.tensor, pool.expert, serve.node.gpus
-    rank = Rank(part, *split, serve.precision, element, serve.cache.attention, pool.neighbours == NVLINK)
+    apart = serve.engine == SGLANG_0_4_6
+    rank = Rank(part, *split, serve.precision, element, serve.cache.attention, pool.neighbours == NVLINK, apart)
     links = wires(serve.node, serve.fabric)
     alone, beside = (
         Prices(serve.node.device, links, beside=each, engine=serve.engine, draw=serve.draw) for each in (False, True)

@@ -2,7 +2,19 @@
 
 from typing import NamedTuple
 
-from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory, cast, copy, norm, small
+from hwmodels.op import (
+    AllToAll,
+    Collective,
+    Gemm,
+    GroupedGemm,
+    Memory,
+    cast,
+    copy,
+    elementwise,
+    norm,
+    small,
+    transpose_scales,
+)
 from sim.communication.exchange.direct import Decode
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
@@ -69,10 +81,11 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
     first, second = (
         GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
     )
-    return [
-        *ordered, Kernel(f"routed_{net.up}", first), *_between(rank, net, batch, rows),
-        Kernel("routed_down", second), *summed,
-    ]  # fmt: skip
+    between = _between(rank, net, batch, rows)
+    if rank.apart and rank.exchanges and not batch.prefill:
+        # scales of all places that rows may have come to are brought in order for DeepGEMM's second product
+        between += [Kernel("order_scales", transpose_scales(hits * rank.expert * tokens, net.width))]
+    return [*ordered, Kernel(f"routed_{net.up}", first), *between, Kernel("routed_down", second), *summed]
 
 
 def _padded(rank: Rank, batch: Batch, rows: int, hits: int) -> int:
@@ -107,7 +120,7 @@ def _sorted(
         casts = [Kernel("cast_x", cast(tokens, h))] if rank.quantised else []
         return [*index, *casts], [Kernel("sum", Memory("elementwise", tokens, BF16 * h * made.routed.chosen, BF16 * h))]
     if not batch.prefill:
-        return index, []
+        return index[: 1 if rank.apart else 2], []
     own = -(-batch.tokens // rank.tensor)
     come = max(1, round(own * batch.mean * load.received * _reach(rank, made.gate)[1]))
     row = (1 + SCALES) * h if rank.quantised else BF16 * h
@@ -135,7 +148,8 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
         return []
     inner, h = multiplied(rank, experts.shared, tokens, "shared_"), rank.part.hidden
     added = Kernel("shared_sum", Memory("elementwise", tokens, 2 * BF16 * h, BF16 * h))
-    return [*inner, added] if rank.exchanges else inner
+    scaled = [Kernel("scale_routed", elementwise(tokens, h))] if rank.apart else []
+    return [*inner, *scaled, added] if rank.exchanges else inner
 
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:

@@ -9,7 +9,9 @@ class Rank(NamedTuple):
     """One GPU of an instance. part: what it has of the model (`sim.models.shape.ModelShape.part`). tensor: ranks that
     share its heads and columns. expert: ranks that share the experts; 1: `tensor` ranks share each expert's columns.
     gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache. attention: format
-    of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink."""
+    of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink. apart:
+    whether norms, casts and copies that engines fused later are kernels of their own, as in SGLang 0.4.6 (sglang
+    0.4.6.post2 on PyPI of 30 April 2025, srt/models/deepseek_v2.py, srt/layers/moe/ep_moe/layer.py)."""
 
     part: Any
     tensor: int
@@ -19,6 +21,7 @@ class Rank(NamedTuple):
     element: float = 2.0
     attention: str = "bf16"
     nvlink: bool = True
+    apart: bool = False
 
     @property
     def nodes(self) -> int:

@@ -148,6 +148,27 @@ def test_ranks_of_several_nodes_meet_before_each_exchange_of_prompts() -> None:
         assert len(met) == times * 58 and all(kernel.lane == COMMUNICATION for kernel in met)
 
 
+APART = {
+    "q_a_norm", "copy_latents", "kv_a_norm", "write_cache", "cast_q", "cast_attended", "copy_heads", "order_scales",
+    "scale_routed",
+}  # fmt: skip
+"""Kernels of a layer of answers that SGLang of April 2025 has (its forward_absorb, forward_deepgemm_masked and
+forward_deepep) and later versions have not; both norms of what is compressed are two of them."""
+
+
+def test_sglang_of_april_2025_has_more_kernels() -> None:
+    """Every layer of answers: nine more for latents and experts' outputs, for one norm and one index less."""
+    later, batch = stepper("h100x8", 1, 32), Batch(64, 1, 4096.0)
+    earlier = replace(later, rank=later.rank._replace(apart=True), known={}, drawn={})
+    both = [[kernel.name for _, kernel in own.kernels(batch)] for own in (later, earlier)]
+    new = [name for name in both[1] if name not in both[0]]
+    assert set(new) == APART and set(both[0]) - set(both[1]) == {"latent_norms", "align"}
+    assert new.count("cast_attended") == 61 and new.count("order_scales") == 58
+    assert later.ns(batch) < earlier.ns(batch) < 1.1 * later.ns(batch)
+    copied = next(kernel.op for _, kernel in earlier.kernels(batch) if kernel.name == "cast_attended")
+    assert copied.bytes() == 64 * 128 * 512 * (2 + 1 + 4 / 128)
+
+
 def test_steps_of_deepseeks_profile() -> None:
     """H800s, routing balanced: prefill by EP32 (62,713 tokens/s a node), decode by EP128 of 128 sequences of 4,096
     (18,598), both in two micro-batches."""
