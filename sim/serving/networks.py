@@ -24,7 +24,7 @@ from sim.models.mixture import Mixture
 from sim.routing import balanced
 from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
-from sim.serving.cached import BF16, Notify
+from sim.serving.cached import BF16, Block, Notify
 from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
@@ -76,6 +76,8 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
         rows, hits = rows + tokens * experts.shared.width // net.width, hits + experts.shared.width // net.width
     if not rows:
         return []
+    if rank.whole:
+        return [Kernel("experts", Block(hits, rows, h, net.width))]
     ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
     rows = _padded(rank, batch, rows, hits)
     first, second = (
@@ -132,7 +134,8 @@ def _sorted(
 def _cast_before(rank: Rank, batch: Batch) -> list[Kernel]:
     """The cast of what normal kernels send; low-latency ones cast by themselves."""
     tokens = -(-batch.tokens // rank.tensor)
-    return [Kernel("cast_sent", cast(tokens, rank.part.sent))] if rank.quantised and batch.prefill else []
+    casts = rank.quantised and batch.prefill and not rank.gathers
+    return [Kernel("cast_sent", cast(tokens, rank.part.sent))] if casts else []
 
 
 def fused(rank: Rank, experts: Experts) -> bool:
@@ -157,6 +160,11 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
     between nodes follow a kernel in which all ranks meet."""
     if not rank.exchanges:
         return []
+    if rank.gathers:
+        own = -(-batch.tokens // rank.tensor)
+        size = BF16 * max(1, round(own * batch.mean)) * rank.expert * rank.part.sent
+        kind = "reduce_scatter" if combine else "all_gather"
+        return [Kernel(kind, Collective(kind, size, rank.expert, 1), COMMUNICATION)]
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:

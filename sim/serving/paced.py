@@ -17,7 +17,7 @@ from hwmodels import power, unlike
 from hwmodels.device import Device, load_once
 from hwmodels.op import Attention, Gemm, GroupedGemm
 from hwmodels.units import MICRO, NS_PER_S, TERA
-from sim.serving.cached import PerHead
+from sim.serving.cached import Block, PerHead
 
 MEASURED = "h200"
 """The card whose kernels were metered; its law holds for its architecture."""
@@ -49,8 +49,8 @@ def joules(op: object, ns: int, sms: float, peaks_bound: bool = True) -> float:
     long as it multiplies, not as it reads."""
     if isinstance(op, Attention):
         return ATTENTION_J * op.flop()
-    if isinstance(op, Gemm | GroupedGemm | PerHead) and peaks_bound:
-        bf16 = isinstance(op, PerHead) or op.precision == "bf16"
+    if isinstance(op, Gemm | GroupedGemm | PerHead | Block) and peaks_bound:
+        bf16 = isinstance(op, PerHead) or (isinstance(op, Gemm | GroupedGemm) and op.precision == "bf16")
         return (BF16_J if bf16 else FP8_J) * op.flop()
     return MEMORY_W * sms * ns / NS_PER_S
 

@@ -10,12 +10,12 @@ from hwmodels.units import MS_NS
 from sim.models.blocks.made import EMBEDDING, HEAD
 from sim.models.layer import COMMUNICATION
 from sim.serving.attention import CORE
-from sim.serving.cached import PerHead
+from sim.serving.cached import Block, PerHead
 from sim.serving.prices import Kernel
 from sim.serving.rows import FILE, Row, batch, instance, rows
 
 STEP, OTHERS = "step", "others"
-OF_OPS = {GroupedGemm: "experts", Gemm: "products", PerHead: "products"}
+OF_OPS = {GroupedGemm: "experts", Block: "experts", Gemm: "products", PerHead: "products"}
 """Kind of an operation -> the part that its time is of; all but attention and exchanges is else of OTHERS."""
 
 

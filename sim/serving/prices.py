@@ -26,7 +26,7 @@ from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
 from sim.routing.keyed import generator
 from sim.serving import paced
-from sim.serving.cached import Cached, Notify, PerHead
+from sim.serving.cached import Block, Cached, Notify, PerHead
 from sim.serving.measured import Card, Reading, class_of, multiplies, read_us
 from sim.serving.values import SGLANG
 
@@ -61,7 +61,7 @@ class Uneven(NamedTuple):
         return self.even.bytes() * self.received
 
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Notify | Collective | Memory | Attention | Uneven
+Op = Gemm | GroupedGemm | PerHead | Block | Cached | Decode | Notify | Collective | Memory | Attention | Uneven
 
 
 class Kernel(NamedTuple):
@@ -77,7 +77,9 @@ def contention(op: Op, us: float) -> float:
     profile."""
     if isinstance(op, Decode | Cached | Notify | Uneven | Collective):
         return 1.0
-    return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
+    if isinstance(op, PerHead | Block):
+        return float(_classes()["gemm" if isinstance(op, Block) else "gemm_bf16"]["factor"])
+    return float(_classes()[contention_family(op, us)]["factor"])
 
 
 @cache

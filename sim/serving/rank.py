@@ -11,7 +11,9 @@ class Rank(NamedTuple):
     gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache. attention: format
     of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink. apart:
     whether norms, casts and copies that engines fused later are kernels of their own, as in SGLang 0.4.6 (sglang
-    0.4.6.post2 on PyPI of 30 April 2025, srt/models/deepseek_v2.py, srt/layers/moe/ep_moe/layer.py)."""
+    0.4.6.post2 on PyPI of 30 April 2025, srt/models/deepseek_v2.py, srt/layers/moe/ep_moe/layer.py). whole: whether
+    its experts are priced as one. gathers: whether all tokens of the group come to each rank, and parts of their sums
+    back, in NCCL's collectives, as TensorRT-LLM has it inside a node of Hoppers (pull request 3439)."""
 
     part: Any
     tensor: int
@@ -22,6 +24,8 @@ class Rank(NamedTuple):
     attention: str = "bf16"
     nvlink: bool = True
     apart: bool = False
+    whole: bool = False
+    gathers: bool = False
 
     @property
     def nodes(self) -> int:

@@ -28,9 +28,9 @@ def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
 
 
 def test_errors_as_they_are() -> None:
-    """Half of all rows come within 9 %; nothing is fitted, so these limits only notice what moves."""
+    """Half of all rows come within 8 %; nothing is fitted, so these limits only notice what moves."""
     off = np.array([abs(each.error) for each in errors().values() if each.row["reading"] != "gain"])
-    assert np.median(off) < 0.09 and (off < 0.10).mean() > 0.59 and (off < 0.30).mean() > 0.9
+    assert np.median(off) < 0.08 and (off < 0.10).mean() > 0.75 and (off < 0.30).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,8 @@ def test_errors_as_they_are() -> None:
         "SG-TBO-MTP",
         "SG-TBO-MTP-off",
         "TRT-MTP-1",
+        "TRT-MTP-3",
+        "TRT-MTP-5",
         "IX-H200-TRT-1K_1K-c4",
         "IX-H200-TRT-1K_1K-c32",
         "IX-H200-TRT-8K_1K-c8",

@@ -12,11 +12,13 @@ from sim.models.layer import COMMUNICATION
 from sim.scenario.values import Routing
 from sim.serving import networks
 from sim.serving.attention import attention
+from sim.serving.deployment import deployed
 from sim.serving.experts import loads
 from sim.serving.grid import Grid, prompts
 from sim.serving.prices import Kernel
 from sim.serving.rank import Batch
 from tests.sim.serving.instances import stepper
+from tests.sim.serving.loads import closed, document, loaded
 
 LIKED = Routing("sampled", spread=0.3, redundant_experts=32)
 
@@ -146,6 +148,26 @@ def test_ranks_of_several_nodes_meet_before_each_exchange_of_prompts() -> None:
                                (Batch(1, 4096, 4096.0, True), stepper("h100x8", 1, 8), 0)):  # fmt: skip
         met = [kernel for _, kernel in node.kernels(batch) if kernel.name.startswith("notify")]
         assert len(met) == times * 58 and all(kernel.lane == COMMUNICATION for kernel in met)
+
+
+def test_tensorrt_llm_gathers_tokens_inside_a_node_of_hoppers() -> None:
+    """Ranks that attend alone: all tokens come to each rank, its experts are one kernel, and sums are scattered; over
+    nodes, by another engine and where experts are shared out by columns nothing of that."""
+
+    def names(engine: str, node: str, pool: dict[str, int], batch: Batch) -> set[str]:
+        asked = closed(1, 1, 1, 1)
+        serve = loaded(document(asked, pool, model="deepseek_v3", node=node, precision="fp8", engine=engine))
+        own = deployed(serve, serve.pools[0]).grid
+        return {kernel.name for _, kernel in (own.prefilling if batch.prefill else own.decoding).kernels(batch)}
+
+    inside, rows = {"expert": 8}, {"all_gather", "experts", "reduce_scatter"}
+    for batch in (Batch(64, 1, 1000.0), Batch(1, 2048, 2048.0, True)):
+        assert rows <= names("tensorrt_llm", "h200x8", inside, batch)
+        assert not {"dispatch", "combine", "cast_sent", "routed_down"} & names("tensorrt_llm", "h200x8", inside, batch)
+    few = Batch(64, 1, 1000.0)
+    assert not rows & names("sglang", "h200x8", inside, few)
+    assert {"dispatch", "experts"} <= names("tensorrt_llm", "h200x8", {"expert": 16}, few)
+    assert "experts" not in names("tensorrt_llm", "h200x8", {"tensor": 8}, few)
 
 
 APART = {
