@@ -16,7 +16,7 @@ from collections.abc import Callable
 from hwmodels import power, unlike
 from hwmodels.device import Device, load_once
 from hwmodels.op import Attention, Gemm, GroupedGemm
-from hwmodels.units import MICRO, NS_PER_S, TERA
+from hwmodels.units import NS_PER_S, TERA
 from sim.serving.cached import Block, PerHead
 
 MEASURED = "h200"
@@ -62,7 +62,7 @@ def least_ns(device: Device, drawn: float, cards: int) -> float:
     if not known(device) or not limit:
         return 0.0
     slowest = math.pow(unlike.off(device, cards).ratio, 1 / power.EXPONENT)
-    return drawn * slowest / max(limit - power.IDLE_W, MICRO) * NS_PER_S
+    return drawn * slowest / max(limit - power.IDLE_W, 1.0) * NS_PER_S
 
 
 def clock(least: float, ns: Callable[[float], int]) -> float:
