@@ -34,6 +34,7 @@ class Stepper:
     drafts: int = 0
     known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
     drawn: dict[tuple[int, bool], tuple[Load, ...]] = field(default_factory=dict, compare=False, repr=False)
+    built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def units(self) -> tuple[Made, ...]:
@@ -94,8 +95,7 @@ class Stepper:
         for kind, made in enumerate(self.blocks):
             key = "joules", kind, batch.tokens, batch.mean, load
             if key not in self.known:
-                parts = networks.parts(self.rank, made, batch, load if made.routed else None)
-                self.known[key] = sum(map(self._drawn, parts))
+                self.known[key] = sum(map(self._drawn, self._lists(made, batch, load if made.routed else None)))
             total += self.order.count(kind) * (self.known[key] + self._drawn(self._attention(made, batch)))
         return total
 
@@ -160,10 +160,18 @@ class Stepper:
 
     def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
         """What follows attention, which does not depend on keys."""
-        parts = networks.parts(self.rank, made, batch, load)
+        parts = self._lists(made, batch, load)
         first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (parts.dispatch, parts.combine))
         gate, sent, whole, inner, back = (self.prices.kernels_ns(part) for part in parts)
         return Parts(0, gate, sent, whole, inner, back, (first, last))
+
+    def _lists(self, made: Made, batch: Batch, load: Load | None) -> networks.Lists:
+        """Kernels that follow attention, at any clock."""
+        key = made, batch.tokens, batch.prefill, batch.mean, load
+        if key not in self.built:
+            self.built[key] = networks.parts(self.rank, made, batch, load)
+        lists: networks.Lists = self.built[key]
+        return lists
 
     def _mixing(self, made: Made, batch: Batch) -> tuple[int, int]:
         """Attention: what is before its core, and the core with what follows."""
@@ -177,8 +185,11 @@ class Stepper:
 
     def _attention(self, made: Made, batch: Batch) -> list[Kernel]:
         """Attention's kernels, in the form that is cheaper."""
-        forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
-        return min((attention(self.rank, made, batch, form) for form in forms), key=self.prices.kernels_ns)
+        key = "attention", made, batch._replace(mean=1.0)
+        if key not in self.built:
+            forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
+            self.built[key] = tuple(attention(self.rank, made, batch, form) for form in forms)
+        return min(self.built[key], key=self.prices.kernels_ns)
 
     def kernels(self, batch: Batch) -> Iterator[tuple[str, Kernel]]:
         """All kernels of a step in one micro-batch, without drafts, each with the part that it is of."""

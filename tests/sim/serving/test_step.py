@@ -181,7 +181,7 @@ forward_deepep) and later versions have not; both norms of what is compressed ar
 def test_sglang_of_april_2025_has_more_kernels() -> None:
     """Every layer of answers: nine more for latents and experts' outputs, for one norm and one index less."""
     later, batch = stepper("h100x8", 1, 32), Batch(64, 1, 4096.0)
-    earlier = replace(later, rank=later.rank._replace(apart=True), known={}, drawn={})
+    earlier = replace(later, rank=later.rank._replace(apart=True), known={}, drawn={}, built={})
     both = [[kernel.name for _, kernel in own.kernels(batch)] for own in (later, earlier)]
     new = [name for name in both[1] if name not in both[0]]
     assert set(new) == APART and set(both[0]) - set(both[1]) == {"latent_norms", "align"}
