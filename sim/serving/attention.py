@@ -5,7 +5,7 @@ FP8 products, one product for both compressed projections, whose norms run besid
 deepseek_v2.py, `forward_absorb_prepare`), rotation of queries and key in one kernel that also writes the cache.
 """
 
-from hwmodels.op import Attention, Collective, Gemm, Memory, cast, norm, rope
+from hwmodels.op import Attention, Collective, Gemm, Memory, cast, copy, norm, rope
 from hwmodels.refused import Refused
 from sim.models.blocks.gqa import Heads
 from sim.models.blocks.made import Made
@@ -61,11 +61,13 @@ def latent(rank: Rank, a: Latent, batch: Batch, absorbed: bool) -> list[Kernel]:
     t, h = batch.tokens, rank.part.hidden
     if a.q_rank:
         out = product(rank, "qkv_a", t, a.q_rank + a.down, h)
-        out += [Kernel("latent_norms", norm(t, a.q_rank + a.kv_rank))]
+        out += _normed(rank, t, a)
         out += product(rank, "q_b", t, a.q, a.q_rank)
     else:
         out = [*product(rank, "qkv_a", t, a.q + a.down, h), Kernel("kv_a_norm", norm(t, a.kv_rank))]
     out += [Kernel("rope_and_cache", rope(t, a.heads * a.rotary + a.down))]
+    if rank.apart:
+        out += [Kernel("write_cache", copy(t, a.down))]
     if absorbed:
         core = Cached(
             batch.sequences,
@@ -79,14 +81,28 @@ def latent(rank: Rank, a: Latent, batch: Batch, absorbed: bool) -> list[Kernel]:
             True,
             rank.attention == "fp8",
         )
+        into, outof = PerHead(a.heads, t, a.kv_rank, a.nope), PerHead(a.heads, t, a.v, a.kv_rank)
+        if not rank.apart:
+            return [*out, Kernel("absorb_q", into), Kernel(CORE, core), Kernel("absorb_v", outof)]
         return [
-            *out, Kernel("absorb_q", PerHead(a.heads, t, a.kv_rank, a.nope)), Kernel(CORE, core),
-            Kernel("absorb_v", PerHead(a.heads, t, a.v, a.kv_rank)),
+            *out, Kernel("cast_q", cast(t * a.heads, a.nope)), Kernel("absorb_q", into), Kernel(CORE, core),
+            Kernel("cast_attended", cast(t * a.heads, a.kv_rank)), Kernel("absorb_v", outof),
+            Kernel("copy_heads", copy(t, a.heads * a.v)),
         ]  # fmt: skip
     keys = round(batch.sequences * batch.keys)
     out += product(rank, "kv_b", keys, a.kv, a.kv_rank)
     out += [Kernel("concatenate_k", Memory("concatenate", keys, BF16 * a.q, BF16 * a.q))]
     return [*out, Kernel(CORE, _whole(batch, a.heads, a.nope + a.rotary, a.v))]
+
+
+def _normed(rank: Rank, t: int, a: Latent) -> list[Kernel]:
+    """Both norms of what is compressed: beside each other, or one after another with the copy of the latents."""
+    if not rank.apart:
+        return [Kernel("latent_norms", norm(t, a.q_rank + a.kv_rank))]
+    return [
+        Kernel("q_a_norm", norm(t, a.q_rank)), Kernel("copy_latents", copy(t, a.kv_rank)),
+        Kernel("kv_a_norm", norm(t, a.kv_rank)),
+    ]  # fmt: skip
 
 
 def grouped(rank: Rank, a: Heads, batch: Batch) -> list[Kernel]:

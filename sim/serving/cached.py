@@ -63,3 +63,39 @@ class PerHead(NamedTuple):
     def bytes(self) -> float:
         """Operands and results, once."""
         return BF16 * self.heads * (self.tokens * (self.n + self.k) + self.n * self.k)
+
+
+class Block(NamedTuple):
+    """A rank's routed experts in one: from tokens in BF16 to the sums of what comes back, by FP8 products. hits:
+    experts that any of `rows` rows reads; hidden, width: of a token, and inside an expert."""
+
+    hits: int
+    rows: int
+    hidden: int
+    width: int
+
+    def flop(self) -> float:
+        """Of three matrices."""
+        return 6.0 * self.rows * self.hidden * self.width
+
+    def bytes(self) -> float:
+        """Weights in FP8; rows in BF16, as they come and go, and inside."""
+        return 3.0 * self.hits * self.hidden * self.width + BF16 * self.rows * (2 * self.hidden + 3 * self.width)
+
+
+class Notify(NamedTuple):
+    """The kernel before an exchange of prompts between nodes, in which all ranks meet: dispatch's tells how many rows
+    come, combine's clears the buffers' heads (DeepEP V1, csrc/kernels/internode.cu: `notify_dispatch`,
+    `cached_notify`). tokens: of a rank; ranks: of the group."""
+
+    combine: bool
+    tokens: int
+    ranks: int
+
+    def flop(self) -> float:
+        """It multiplies nothing."""
+        return 0.0
+
+    def bytes(self) -> float:
+        """Counts alone: a fixed cost says it."""
+        return 0.0

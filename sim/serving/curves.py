@@ -10,7 +10,7 @@ from sim.serving import files
 from sim.serving.attention import attention
 from sim.serving.deployment import Deployed, deployed
 from sim.serving.rank import Batch
-from sim.serving.values import NIC, Serve
+from sim.serving.values import NIC, SGLANG_0_4_6, Serve
 
 KEYS = 2048.0
 """Keys of a sequence in the curves, unless one says otherwise."""
@@ -39,7 +39,8 @@ class Overlap(NamedTuple):
 def overlap() -> Iterator[Overlap]:
     """EP72 of H100s, by the kernels of SGLang's page: rows go to the own node's GPUs through the NIC."""
     pool = {"expert": 72, "redundant_experts": 32, "neighbours": NIC}
-    apart, together = (made("h100x8", {**pool, "overlap": each})[1].grid.decoding for each in (False, True))
+    both = (made("h100x8", {**pool, "overlap": each}, engine=SGLANG_0_4_6) for each in (False, True))
+    apart, together = (own.grid.decoding for _, own in both)
     for batch in BATCHES:
         own = Batch(batch, 1, KEYS)
         yield Overlap(batch, apart.ns(own), together.ns(own), apart.ns(own._replace(sequences=batch // 2)))

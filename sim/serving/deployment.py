@@ -10,10 +10,11 @@ from sim.models.family import family
 from sim.serving.cache import BITS, BYTE, token_bytes, weight_bytes
 from sim.serving.experts import Gating
 from sim.serving.grid import Grid
+from sim.serving.measured import whole_experts
 from sim.serving.prices import Prices
 from sim.serving.rank import Rank
 from sim.serving.step import Stepper
-from sim.serving.values import NVLINK, Pool, Serve
+from sim.serving.values import NVLINK, SGLANG_0_4_6, TENSORRT_LLM, Pool, Serve
 
 KEPT = 16
 """Pools whose prices are kept."""
@@ -57,7 +58,17 @@ def _deployed(priced: _Priced) -> Deployed:
     own, element = family(serve.model.family), BITS[serve.cache.form] / BYTE
     part = serve.model.part(pool.tensor, pool.tensor if pool.expert == 1 else 1)
     split = pool.tensor, pool.expert, serve.node.gpus
-    rank = Rank(part, *split, serve.precision, element, serve.cache.attention, pool.neighbours == NVLINK)
+    apart = serve.engine == SGLANG_0_4_6
+    device = serve.node.device
+    whole = pool.expert > 1 and serve.precision == "fp8" and whole_experts(device.name, serve.engine)
+    gathers = (
+        serve.engine == TENSORRT_LLM
+        and device.architecture == "hopper"
+        and pool.tensor < pool.expert <= serve.node.gpus
+    )
+    rank = Rank(
+        part, *split, serve.precision, element, serve.cache.attention, pool.neighbours == NVLINK, apart, whole, gathers
+    )
     links = wires(serve.node, serve.fabric)
     alone, beside = (
         Prices(serve.node.device, links, beside=each, engine=serve.engine, draw=serve.draw) for each in (False, True)

@@ -153,8 +153,9 @@ class ServeForm(Form):
     """The network between servers: a name in hwmodels/fabrics."""
     precision: Literal["fp8", "bf16"] = "fp8"
     """Format of matrix products and of their weights."""
-    engine: Literal["sglang", "tensorrt_llm"] = "sglang"
-    """Whose kernels run, on cards where those of both were measured (H200, B200)."""
+    engine: Literal["sglang", "sglang_0_4_6", "tensorrt_llm"] = "sglang"
+    """Whose kernels run: tensorrt_llm on cards where its own were measured (H200, B200); sglang_0_4_6 is that of April
+    2025, which brings latents to and from absorbed attention in kernels of their own."""
     pools: Annotated[tuple[PoolForm, ...], BeforeValidator(listed)]
     """Instances, by what they do."""
     cache: CacheForm = CacheForm()

@@ -22,7 +22,7 @@ from hwmodels.memory import streaming
 from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
-from sim.serving.cached import BF16, TILE, Cached, PerHead
+from sim.serving.cached import BF16, TILE, Block, Cached, Notify, PerHead
 from sim.serving.values import SGLANG, TENSORRT_LLM
 
 FOLDER = Path(__file__).parent / "kernels"
@@ -49,12 +49,17 @@ FP8_ATTENTION = 1.7
 """How many times as fast FlashMLA is that multiplies latents in FP8, cache and all, as that in BF16 (Hopper:
 deepseek-ai/FlashMLA pull request 82, by lm-sys/lm-sys.github.io@2896b37 blog/2025-09-26-sglang-ant-group.md)."""
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory
+Op = Gemm | GroupedGemm | PerHead | Block | Cached | Decode | Notify | Collective | Memory
 
 
 def engines(device: str) -> bool:
     """Whether an engine's own kernels were measured on a device."""
     return any(card(file).device.name == device for files in OF_ENGINES.values() for file in files)
+
+
+def whole_experts(device: str, engine: str) -> bool:
+    """Whether an engine's experts were measured as a whole on a device."""
+    return any("experts" in _rows(file) for file in OF_ENGINES.get(engine, ()) if card(file).device.name == device)
 
 
 class Card(NamedTuple):
@@ -95,9 +100,23 @@ def bound_us(op: Op, where: Card) -> float:
         return seconds(op, where.links, where.device.sms) / MICRO
     if isinstance(op, Collective):
         return FIXED_US + op.bytes() / where.links.nvlink.between(op.ranks) / MICRO
-    form = op.precision if isinstance(op, Gemm | GroupedGemm) else "bf16"
-    flops = op.flop() / (where.device.peak_flops[form] * where.sms / where.device.sms)
+    flops = op.flop() / (where.device.peak_flops[_form(op)] * where.sms / where.device.sms)
     return FIXED_US + max(flops, op.bytes() / streaming(where.device)) / MICRO
+
+
+def _form(op: object) -> str:
+    """Format of the products of an operation."""
+    if isinstance(op, Block):
+        return "fp8"
+    return op.precision if isinstance(op, Gemm | GroupedGemm) else "bf16"
+
+
+def multiplies(op: object, where: Card) -> bool:
+    """Whether an operation is a product that takes what it multiplies, not what it reads."""
+    if not isinstance(op, Gemm | GroupedGemm | PerHead | Block):
+        return False
+    rate = where.device.peak_flops[_form(op)] * where.sms / where.device.sms
+    return op.flop() / rate > op.bytes() / streaming(where.device)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -116,9 +135,13 @@ def _kind(op: Op) -> str:
         return "mla" if op.latent else "gqa"
     if isinstance(op, Decode):
         return "combine" if op.combine else "dispatch"
+    if isinstance(op, Notify):
+        return "notify_combine" if op.combine else "notify_dispatch"
     if isinstance(op, Gemm):
         return "plain" if op.precision == "bf16" else "gemm"
-    return {GroupedGemm: "grouped", PerHead: "heads", Collective: "allreduce", Memory: "stream"}[type(op)]
+    return {GroupedGemm: "grouped", PerHead: "heads", Block: "experts", Collective: "allreduce", Memory: "stream"}[
+        type(op)
+    ]
 
 
 def _place(op: Op) -> tuple[float, ...]:
@@ -128,10 +151,14 @@ def _place(op: Op) -> tuple[float, ...]:
         return _octaves(op.sequences * op.shared, op.keys, op.tiles)
     if isinstance(op, Decode):
         return _octaves(op.ranks if op.nvlink else max(op.ranks, 2 * op.gpus_per_node), op.tokens)
+    if isinstance(op, Notify):
+        return _octaves(op.ranks, op.tokens)
     if isinstance(op, Collective):
         return _octaves(op.ranks, op.size)
     if isinstance(op, Memory):
         return _octaves(op.bytes())
+    if isinstance(op, Block):
+        return _octaves(op.hits, op.rows / op.hits, op.width)
     if isinstance(op, Gemm):
         return _octaves(max(op.m, TILE), op.n, op.k)
     if isinstance(op, PerHead):
@@ -211,6 +238,8 @@ def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
         return Gemm(a, b, c, precision="fp8" if kind == "gemm" else "bf16")
     if kind == "grouped":
         return GroupedGemm(a, a * b, c, d)
+    if kind == "experts":
+        return Block(a, b, c, d)
     if kind == "heads":
         return PerHead(a, b, c, d)
     if kind in ("mla", "gqa"):
@@ -220,5 +249,7 @@ def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
         return Collective("all_reduce", b, a, 1)
     if kind == "stream":
         return Memory("cast", 1, a * 2 / 3, a / 3)
-    combine = kind == "combine"
+    combine = kind.endswith("combine")
+    if kind.startswith("notify"):
+        return Notify(combine, b, a)
     return Decode(combine, b, CHOSEN, COMBINE_ROW if combine else DISPATCH_ROW, a, GPUS)

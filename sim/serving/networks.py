@@ -2,7 +2,19 @@
 
 from typing import NamedTuple
 
-from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory, cast, copy, norm, small
+from hwmodels.op import (
+    AllToAll,
+    Collective,
+    Gemm,
+    GroupedGemm,
+    Memory,
+    cast,
+    copy,
+    elementwise,
+    norm,
+    small,
+    transpose_scales,
+)
 from sim.communication.exchange.direct import Decode
 from sim.models.blocks.experts import Experts
 from sim.models.blocks.feed_forward import Network
@@ -12,7 +24,7 @@ from sim.models.mixture import Mixture
 from sim.routing import balanced
 from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
-from sim.serving.cached import BF16
+from sim.serving.cached import BF16, Block, Notify
 from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
@@ -64,15 +76,18 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
         rows, hits = rows + tokens * experts.shared.width // net.width, hits + experts.shared.width // net.width
     if not rows:
         return []
+    if rank.whole:
+        return [Kernel("experts", Block(hits, rows, h, net.width))]
     ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
     rows = _padded(rank, batch, rows, hits)
     first, second = (
         GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
     )
-    return [
-        *ordered, Kernel(f"routed_{net.up}", first), *_between(rank, net, batch, rows),
-        Kernel("routed_down", second), *summed,
-    ]  # fmt: skip
+    between = _between(rank, net, batch, rows)
+    if rank.apart and rank.exchanges and not batch.prefill:
+        # scales of all places that rows may have come to are brought in order for DeepGEMM's second product
+        between += [Kernel("order_scales", transpose_scales(hits * rank.expert * tokens, net.width))]
+    return [*ordered, Kernel(f"routed_{net.up}", first), *between, Kernel("routed_down", second), *summed]
 
 
 def _padded(rank: Rank, batch: Batch, rows: int, hits: int) -> int:
@@ -107,7 +122,7 @@ def _sorted(
         casts = [Kernel("cast_x", cast(tokens, h))] if rank.quantised else []
         return [*index, *casts], [Kernel("sum", Memory("elementwise", tokens, BF16 * h * made.routed.chosen, BF16 * h))]
     if not batch.prefill:
-        return index, []
+        return index[: 1 if rank.apart else 2], []
     own = -(-batch.tokens // rank.tensor)
     come = max(1, round(own * batch.mean * load.received * _reach(rank, made.gate)[1]))
     row = (1 + SCALES) * h if rank.quantised else BF16 * h
@@ -119,7 +134,8 @@ def _sorted(
 def _cast_before(rank: Rank, batch: Batch) -> list[Kernel]:
     """The cast of what normal kernels send; low-latency ones cast by themselves."""
     tokens = -(-batch.tokens // rank.tensor)
-    return [Kernel("cast_sent", cast(tokens, rank.part.sent))] if rank.quantised and batch.prefill else []
+    casts = rank.quantised and batch.prefill and not rank.gathers
+    return [Kernel("cast_sent", cast(tokens, rank.part.sent))] if casts else []
 
 
 def fused(rank: Rank, experts: Experts) -> bool:
@@ -135,13 +151,20 @@ def shared(rank: Rank, experts: Experts, tokens: int) -> list[Kernel]:
         return []
     inner, h = multiplied(rank, experts.shared, tokens, "shared_"), rank.part.hidden
     added = Kernel("shared_sum", Memory("elementwise", tokens, 2 * BF16 * h, BF16 * h))
-    return [*inner, added] if rank.exchanges else inner
+    scaled = [Kernel("scale_routed", elementwise(tokens, h))] if rank.apart else []
+    return [*inner, *scaled, added] if rank.exchanges else inner
 
 
 def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bool) -> list[Kernel]:
-    """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts."""
+    """Dispatch (FP8) or combine (BF16): low-latency kernels for tokens of a decode step, normal ones for prompts, which
+    between nodes follow a kernel in which all ranks meet."""
     if not rank.exchanges:
         return []
+    if rank.gathers:
+        own = -(-batch.tokens // rank.tensor)
+        size = BF16 * max(1, round(own * batch.mean)) * rank.expert * rank.part.sent
+        kind = "reduce_scatter" if combine else "all_gather"
+        return [Kernel(kind, Collective(kind, size, rank.expert, 1), COMMUNICATION)]
     width, name = rank.part.sent, "combine" if combine else "dispatch"
     row = BF16 * width if combine else (1 + SCALES) * width + META if rank.quantised else BF16 * width + META
     if not batch.prefill:
@@ -153,6 +176,9 @@ def exchange(rank: Rank, mixture: Mixture, batch: Batch, load: Load, combine: bo
         own, reach = -(-batch.tokens // rank.tensor), _reach(rank, mixture)
         even = AllToAll(name, f"{name}(F)", own, row, *reach, rank.expert, rank.expert_nodes)
         op = Uneven(even, load.received * batch.mean, load.reached * batch.mean)
+        if rank.expert_nodes > 1:
+            meeting = Notify(combine, max(1, round(own * batch.mean)), rank.expert)
+            return [Kernel(f"notify_{name}", meeting, COMMUNICATION), Kernel(name, op, COMMUNICATION)]
     return [Kernel(name, op, COMMUNICATION)]
 
 

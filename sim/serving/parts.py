@@ -10,12 +10,12 @@ from hwmodels.units import MS_NS
 from sim.models.blocks.made import EMBEDDING, HEAD
 from sim.models.layer import COMMUNICATION
 from sim.serving.attention import CORE
-from sim.serving.cached import PerHead
+from sim.serving.cached import Block, PerHead
 from sim.serving.prices import Kernel
 from sim.serving.rows import FILE, Row, batch, instance, rows
 
 STEP, OTHERS = "step", "others"
-OF_OPS = {GroupedGemm: "experts", Gemm: "products", PerHead: "products"}
+OF_OPS = {GroupedGemm: "experts", Block: "experts", Gemm: "products", PerHead: "products"}
 """Kind of an operation -> the part that its time is of; all but attention and exchanges is else of OTHERS."""
 
 
@@ -40,12 +40,12 @@ def parts() -> Iterator[Part]:
 def of_row(row: Row) -> dict[str, float]:
     """ms a layer, the mean of all: kernels of the whole batch one after another, and the step."""
     whole, own = batch(row), instance(row)
-    stepper = own.grid.prefilling if whole.prefill else own.grid.decoding
+    stepper = (own.grid.prefilling if whole.prefill else own.grid.decoding).at(whole)
     ns: Counter[str] = Counter()
     for half in (stepper.halves and whole.halves) or (whole,):
         for part, kernel in stepper.kernels(half):
             ns[_of(kernel)] += 0 if part in (EMBEDDING, HEAD) else stepper.prices.ns(kernel.op)
-    ns[STEP] = stepper.ns(whole)
+    ns[STEP] = stepper.ns_here(whole)
     return {name: each / len(stepper.order) / MS_NS for name, each in ns.items()}
 
 

@@ -5,7 +5,7 @@ else `hwmodels.price.Pricer.launch_gap_ns`. No host launches them one by one.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -25,8 +25,9 @@ from sim.communication.exchange.price import Fidelity
 from sim.communication.exchange.roles import COPY
 from sim.models.layer import COMPUTE
 from sim.routing.keyed import generator
-from sim.serving.cached import Cached, PerHead
-from sim.serving.measured import Card, Reading, class_of, read_us
+from sim.serving import paced
+from sim.serving.cached import Block, Cached, Notify, PerHead
+from sim.serving.measured import Card, Reading, class_of, multiplies, read_us
 from sim.serving.values import SGLANG
 
 LIBRARY, FLASH = "torch", "flash3"
@@ -60,7 +61,7 @@ class Uneven(NamedTuple):
         return self.even.bytes() * self.received
 
 
-Op = Gemm | GroupedGemm | PerHead | Cached | Decode | Collective | Memory | Attention | Uneven
+Op = Gemm | GroupedGemm | PerHead | Block | Cached | Decode | Notify | Collective | Memory | Attention | Uneven
 
 
 class Kernel(NamedTuple):
@@ -74,9 +75,11 @@ class Kernel(NamedTuple):
 def contention(op: Op, us: float) -> float:
     """How many times as long an operation of so many us takes beside DeepEP's exchanges: its class in DeepSeek's
     profile."""
-    if isinstance(op, Decode | Cached | Uneven | Collective):
+    if isinstance(op, Decode | Cached | Notify | Uneven | Collective):
         return 1.0
-    return float(_classes()["gemm_bf16" if isinstance(op, PerHead) else contention_family(op, us)]["factor"])
+    if isinstance(op, PerHead | Block):
+        return float(_classes()["gemm" if isinstance(op, Block) else "gemm_bf16"]["factor"])
+    return float(_classes()[contention_family(op, us)]["factor"])
 
 
 @cache
@@ -87,7 +90,8 @@ def _classes() -> dict[str, Any]:
 @dataclass(frozen=True)
 class Prices:
     """Prices on a device with its links. sms: of exchanges of prompts (DeepSeek's profile: 24 of 132). beside: of what
-    runs beside such exchanges, on the SMs that they leave. engine: whose kernels run."""
+    runs beside such exchanges, on the SMs that they leave. engine: whose kernels run. clock: how many times as long as
+    on a rested card the clock makes products and attention take (`sim.serving.paced`); rested: the same there."""
 
     device: Device
     wires: Wires
@@ -95,7 +99,9 @@ class Prices:
     beside: bool = False
     engine: str = SGLANG
     draw: int = 0
+    clock: float = 1.0
     known: dict[Op, int] = field(default_factory=dict, compare=False, repr=False)
+    rested: "Prices | None" = field(default=None, compare=False, repr=False)
 
     @cached_property
     def _pricer(self) -> Pricer:
@@ -122,9 +128,16 @@ class Prices:
     def ns(self, op: Op) -> int:
         """One operation, with the gap before each of its kernels."""
         if op not in self.known:
-            priced = self._priced_ns(op)
-            self.known[op] = math.ceil(priced * self._off(op)) if self.draw else priced
+            if self.rested and not self._paced(op):
+                self.known[op] = self.rested.ns(op)
+            else:
+                priced = self._priced_ns(op)
+                self.known[op] = math.ceil(priced * self._off(op)) if self.draw else priced
         return self.known[op]
+
+    def _paced(self, op: Op) -> bool:
+        """Whether the clock decides what an operation takes."""
+        return isinstance(op, Attention) or multiplies(op, self._card)
 
     def _off(self, op: Op) -> float:
         """By what factor the draw has the price wrong, the same of all of a class."""
@@ -144,11 +157,27 @@ class Prices:
             return self._collective_ns(op)
         if isinstance(op, Uneven):
             return math.ceil(self._laddered_ns(op.even) * self._slower(op)) + self._pricer.launch_gap_ns
-        if isinstance(op, Attention) or (isinstance(op, Memory) and op.kind in TORCHS):
+        if isinstance(op, Attention):
+            rested = self._laddered_ns(op) * paced.attention_rested(self.device)
+            return math.ceil(rested * self.clock) + self._pricer.launch_gap_ns
+        if isinstance(op, Memory) and op.kind in TORCHS:
             return self._laddered_ns(op) + self._pricer.launch_gap_ns
         reading = read_us(op, self._card)
         slower = contention(op, reading.us) if self.beside else 1.0
+        slower *= self.clock if multiplies(op, self._card) else 1.0
         return math.ceil(reading.us * slower * US_NS) + self._gap_ns(reading)
+
+    def at(self, clock: float) -> "Prices":
+        """The same at another clock than a rested card's."""
+        there = replace(self, clock=clock, known={}, rested=self)
+        vars(there).update(_pricer=self._pricer, _card=self._card, _nccl=self._nccl)
+        return there
+
+    def joules(self, op: Op) -> float:
+        """Above an idle card, at the rested clock: an exchange draws on its SMs, all else on those that it leaves."""
+        held = self.sms / self.device.sms
+        part = held if isinstance(op, Notify | Uneven) else 1 - held * self.beside
+        return paced.joules(op, self.ns(op), part, multiplies(op, self._card))
 
     def _laddered_ns(self, op: Memory | Attention | AllToAll) -> int:
         price = self._pricer.price(op)

@@ -9,7 +9,11 @@ class Rank(NamedTuple):
     """One GPU of an instance. part: what it has of the model (`sim.models.shape.ModelShape.part`). tensor: ranks that
     share its heads and columns. expert: ranks that share the experts; 1: `tensor` ranks share each expert's columns.
     gpus_per_node: of the cluster. precision: of products. element: bytes of an element of the cache. attention: format
-    of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink."""
+    of products of attention on latents. nvlink: whether low-latency exchanges reach its node's GPUs over NVLink. apart:
+    whether norms, casts and copies that engines fused later are kernels of their own, as in SGLang 0.4.6 (sglang
+    0.4.6.post2 on PyPI of 30 April 2025, srt/models/deepseek_v2.py, srt/layers/moe/ep_moe/layer.py). whole: whether
+    its experts are priced as one. gathers: whether all tokens of the group come to each rank, and parts of their sums
+    back, in NCCL's collectives, as TensorRT-LLM has it inside a node of Hoppers (pull request 3439)."""
 
     part: Any
     tensor: int
@@ -19,6 +23,9 @@ class Rank(NamedTuple):
     element: float = 2.0
     attention: str = "bf16"
     nvlink: bool = True
+    apart: bool = False
+    whole: bool = False
+    gathers: bool = False
 
     @property
     def nodes(self) -> int:
@@ -85,3 +92,8 @@ class Load(NamedTuple):
     above: float = 1.0
     received: float = 1.0
     reached: float = 1.0
+
+    @property
+    def mean(self) -> "Load":
+        """Of the mean rank."""
+        return Load(round(self.rows / self.above), self.hits)

@@ -5,7 +5,7 @@ One micro-batch does a layer's parts in turn. Two halves of a batch share the la
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from hwmodels.op import Gemm, norm
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
-from sim.serving import networks
+from sim.serving import networks, paced
 from sim.serving.attention import CORE, attention
 from sim.serving.experts import Gating, loads
 from sim.serving.overlap import Parts, overlapped_ns
@@ -33,6 +33,8 @@ class Stepper:
     halves: bool = False
     drafts: int = 0
     known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+    drawn: dict[tuple[int, bool], tuple[Load, ...]] = field(default_factory=dict, compare=False, repr=False)
+    built: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def units(self) -> tuple[Made, ...]:
@@ -52,6 +54,57 @@ class Stepper:
 
     def ns(self, batch: Batch) -> int:
         """A step of a batch."""
+        return self.at(batch).ns_here(batch)
+
+    def at(self, batch: Batch) -> "Stepper":
+        """The same at the clock that a step of a batch leaves its card. A rank is the busiest in few layers only, so
+        its card draws what the mean rank's does in the time of the busiest. Steps of answers, whose kernels wait for
+        memory, stay at the rested clock."""
+        if not batch.prefill:
+            return self
+        key = "clock", batch
+        if key not in self.known:
+            cards = max(self.rank.expert, self.rank.tensor)
+            least = paced.least_ns(self.prices.device, self.joules(batch), cards)
+            there = dict[float, Stepper]()
+
+            def taken(clock: float) -> int:
+                there[clock] = self._there(clock)
+                return there[clock].ns_here(batch)
+
+            self.known[key] = there[paced.clock(least, taken)]
+        own: Stepper = self.known[key]
+        return own
+
+    def _there(self, clock: float) -> "Stepper":
+        """The same at a clock."""
+        if clock == 1:
+            return self
+        there = replace(self, prices=self.prices.at(clock), known={})
+        vars(there).update(units=self.units, blocks=self.blocks, order=self.order)
+        return there
+
+    def joules(self, batch: Batch) -> float:
+        """Of a step of the mean rank, above an idle card, at the rested clock."""
+        return sum(self._joules(each) for each in ((self.halves and batch.halves) or (batch,)))
+
+    def _joules(self, batch: Batch) -> float:
+        """Of one micro-batch: every layer of a kind as the first."""
+        load = next((each.mean for each in self.loads(batch)), None)
+        total = sum(self._drawn(networks.end(self.rank, made, batch)) for made in self.units if made.end)
+        for kind, made in enumerate(self.blocks):
+            key = "joules", kind, batch.tokens, batch.mean, load
+            if key not in self.known:
+                self.known[key] = sum(map(self._drawn, self._lists(made, batch, load if made.routed else None)))
+            total += self.order.count(kind) * (self.known[key] + self._drawn(self._attention(made, batch)))
+        return total
+
+    def _drawn(self, kernels: list[Kernel]) -> float:
+        """Joules of kernels."""
+        return sum(self.prices.joules(kernel.op) for kernel in kernels)
+
+    def ns_here(self, batch: Batch) -> int:
+        """A step of a batch at the clock that there is."""
         whole = self.ends_ns(batch) + (self.drafts * self.draft_ns(batch) if self.drafts else 0)
         two = batch.halves if self.halves else ()
         if not two:
@@ -93,10 +146,9 @@ class Stepper:
             return ()
         groups = max(1, self.rank.expert // self.rank.tensor)
         key = max(1, round(batch.tokens * groups * batch.mean)), batch.prefill
-        if key not in self.known:
-            self.known[key] = loads(self.gating, *key)
-        drawn: tuple[Load, ...] = self.known[key]
-        return drawn
+        if key not in self.drawn:
+            self.drawn[key] = loads(self.gating, *key)
+        return self.drawn[key]
 
     def _layer(self, kind: int, batch: Batch, load: Load | None, mixed: tuple[int, int]) -> Parts:
         """mixed: ns of its attention before the core, and of the core."""
@@ -108,10 +160,18 @@ class Stepper:
 
     def _network(self, made: Made, batch: Batch, load: Load | None) -> Parts:
         """What follows attention, which does not depend on keys."""
-        parts = networks.parts(self.rank, made, batch, load)
+        parts = self._lists(made, batch, load)
         first, last = (sum(self.prices.held_ns(each.op) for each in part) for part in (parts.dispatch, parts.combine))
         gate, sent, whole, inner, back = (self.prices.kernels_ns(part) for part in parts)
         return Parts(0, gate, sent, whole, inner, back, (first, last))
+
+    def _lists(self, made: Made, batch: Batch, load: Load | None) -> networks.Lists:
+        """Kernels that follow attention, at any clock."""
+        key = made, batch.tokens, batch.prefill, batch.mean, load
+        if key not in self.built:
+            self.built[key] = networks.parts(self.rank, made, batch, load)
+        lists: networks.Lists = self.built[key]
+        return lists
 
     def _mixing(self, made: Made, batch: Batch) -> tuple[int, int]:
         """Attention: what is before its core, and the core with what follows."""
@@ -125,8 +185,11 @@ class Stepper:
 
     def _attention(self, made: Made, batch: Batch) -> list[Kernel]:
         """Attention's kernels, in the form that is cheaper."""
-        forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
-        return min((attention(self.rank, made, batch, form) for form in forms), key=self.prices.kernels_ns)
+        key = "attention", made, batch._replace(mean=1.0)
+        if key not in self.built:
+            forms = (True, False) if isinstance(made.mixer, Latent) else (True,)
+            self.built[key] = tuple(attention(self.rank, made, batch, form) for form in forms)
+        return min(self.built[key], key=self.prices.kernels_ns)
 
     def kernels(self, batch: Batch) -> Iterator[tuple[str, Kernel]]:
         """All kernels of a step in one micro-batch, without drafts, each with the part that it is of."""

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+from sim.models.blocks.mla import Latent
+from sim.models.family import family
 from sim.serving.form import ServeForm
 from sim.serving.measured import engines
-from sim.serving.values import DECODE, PREFILL, PREFIX, Serve
+from sim.serving.values import DECODE, PREFILL, PREFIX, SGLANG_0_4_6, Serve
 
 MOONCAKE = "mooncake"
 """The format whose traces name the blocks that prompts share."""
@@ -37,7 +39,9 @@ def _of_cache(form: ServeForm) -> Iterator[tuple[str, str]]:
 
 def _of_deployment(form: ServeForm, serve: Serve) -> Iterator[tuple[str, str]]:
     card = serve.node.device.name
-    if "engine" in form.model_fields_set and not engines(card):
+    if form.engine == SGLANG_0_4_6 and not _latent(serve) and all(pool.expert <= pool.tensor for pool in serve.pools):
+        yield "engine", f"{SGLANG_0_4_6} has other kernels for latent attention and for exchanges alone"
+    elif "engine" in form.model_fields_set and form.engine != SGLANG_0_4_6 and not engines(card):
         yield "engine", f"nobody's own kernels were measured on {card}"
     inside = all(pool.gpus <= serve.node.gpus and pool.does not in (PREFILL, DECODE) for pool in serve.pools)
     if serve.fabric and inside:
@@ -45,3 +49,9 @@ def _of_deployment(form: ServeForm, serve: Serve) -> Iterator[tuple[str, str]]:
     for i, pool in enumerate(form.pools):
         if pool.does == DECODE and "chunk" in pool.model_fields_set:
             yield f"pools.{i}.chunk", "prompts are computed elsewhere"
+
+
+def _latent(serve: Serve) -> bool:
+    """Whether a model attends to latents."""
+    own = family(serve.model.family)
+    return any(isinstance(own.made(serve.model, unit).mixer, Latent) for unit in own.units(serve.model))

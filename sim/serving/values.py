@@ -16,8 +16,9 @@ POISSON, GAMMA, CLOSED, TRACE = "poisson", "gamma", "closed", "trace"
 """How requests arrive."""
 NVLINK, NIC = "nvlink", "nic"
 """How low-latency exchanges reach GPUs of their own node."""
-SGLANG, TENSORRT_LLM = "sglang", "tensorrt_llm"
-"""Engines whose kernels were measured."""
+SGLANG, SGLANG_0_4_6, TENSORRT_LLM = "sglang", "sglang_0_4_6", "tensorrt_llm"
+"""Engines: those of 2025 and 2026, whose kernels were measured, and SGLang of April 2025, whose kernels were more
+(`sim.serving.rank.Rank.apart`)."""
 RECOMPUTE, SWAP = "recompute", "swap"
 """What a sequence does that gives its cache up."""
 

@@ -28,9 +28,9 @@ def test_every_row_is_answered_once_and_every_other_has_a_reason() -> None:
 
 
 def test_errors_as_they_are() -> None:
-    """Half of all rows come within 9 %; nothing is fitted, so these limits only notice what moves."""
+    """Half of all rows come within 8 %; nothing is fitted, so these limits only notice what moves."""
     off = np.array([abs(each.error) for each in errors().values() if each.row["reading"] != "gain"])
-    assert np.median(off) < 0.09 and (off < 0.10).mean() > 0.59 and (off < 0.30).mean() > 0.9
+    assert np.median(off) < 0.08 and (off < 0.10).mean() > 0.75 and (off < 0.30).mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,9 @@ def test_errors_as_they_are() -> None:
     [
         "DS-PROF-PF",
         "DS-PROF-DC",
+        "SG-PF-EVEN",
+        "SG-PF-1024",
+        "SG-PF-2048",
         "H20-PF",
         "H20-DC-BASE",
         "H20-DC-PRO",
@@ -45,7 +48,11 @@ def test_errors_as_they_are() -> None:
         "H20-EP-BS32",
         "SG-DC-2K",
         "SG-DC-2K-off",
+        "SG-TBO-MTP",
+        "SG-TBO-MTP-off",
         "TRT-MTP-1",
+        "TRT-MTP-3",
+        "TRT-MTP-5",
         "IX-H200-TRT-1K_1K-c4",
         "IX-H200-TRT-1K_1K-c32",
         "IX-H200-TRT-8K_1K-c8",
@@ -68,9 +75,16 @@ def test_one_set_of_latencies_serves_every_concurrency() -> None:
 
 
 def test_gains_of_two_micro_batches_in_points() -> None:
-    """SGLang, EP72 of H100s: +25.5 % at 256 sequences within 5 points, -27 % at 32 not."""
-    many, few = (errors()[name].ours - errors()[name].row["value"] for name in ("SG-TBO-DC-256", "SG-TBO-DC-32"))
-    assert abs(many) < 5 and abs(few) < 9
+    """SGLang, EP72 of H100s: +25.5 % at 256 sequences and -27 % at 32 not within 5 points, prompts' 31 % within."""
+    names = "SG-TBO-DC-256", "SG-TBO-DC-32", "SG-TBO-PF"
+    many, few, prompts = (errors()[name].ours - errors()[name].row["value"] for name in names)
+    assert abs(many) < 6 and abs(few) < 8 and abs(prompts) < 5
+
+
+def test_longer_prompts_of_text_are_further_off() -> None:
+    """SGLang's 4,096 tokens a prompt: 11 % fast, where its exchanges bind and ours do not (docs/SERVING.md)."""
+    off = [errors()[f"SG-PF-{tokens}"].error for tokens in ("EVEN", 1024, 2048, 4096)]
+    assert off == sorted(off) and off[-1] < 0.12
 
 
 def test_more_drafts_pay_until_they_do_not() -> None:

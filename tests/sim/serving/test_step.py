@@ -8,14 +8,17 @@ import pytest
 
 from hwmodels.op import Memory, cast
 from sim.models.blocks.mla import Latent
+from sim.models.layer import COMMUNICATION
 from sim.scenario.values import Routing
 from sim.serving import networks
 from sim.serving.attention import attention
+from sim.serving.deployment import deployed
 from sim.serving.experts import loads
 from sim.serving.grid import Grid, prompts
 from sim.serving.prices import Kernel
 from sim.serving.rank import Batch
 from tests.sim.serving.instances import stepper
+from tests.sim.serving.loads import closed, document, loaded
 
 LIKED = Routing("sampled", spread=0.3, redundant_experts=32)
 
@@ -23,11 +26,12 @@ LIKED = Routing("sampled", spread=0.3, redundant_experts=32)
 def test_a_hundred_random_steps_equal_their_kernels() -> None:
     """One micro-batch is its kernels one after another, in the cheaper form of attention."""
     random.seed(3)
-    for own in (stepper("h200x8", 8, 1), stepper("h800x8", 1, 16), stepper("h100x8", 4, 1, name="llama3_70b")):
+    for given in (stepper("h200x8", 8, 1), stepper("h800x8", 1, 16), stepper("h100x8", 4, 1, name="llama3_70b")):
         for _ in range(34):
             batch = Batch(
                 random.randint(1, 80), random.choice([1, 2]), random.uniform(100, 9000), random.random() < 0.2
             )
+            own = given.at(batch)
             drawn = iter(own.loads(batch))
             total = 0
             for made in own.units:
@@ -47,7 +51,7 @@ def test_a_hundred_random_steps_equal_their_kernels() -> None:
                     ):  # fmt: skip
                         kernels = kernels + more
                 total += sum(own.prices.ns(kernel.op) for kernel in kernels)
-            assert own.ns(batch) == total
+            assert given.ns(batch) == total
 
 
 def test_a_step_told_kernel_by_kernel_is_the_step() -> None:
@@ -136,6 +140,55 @@ def test_rows_of_prompts_are_copied_to_their_experts_and_back() -> None:
     assert len(parts[0]) == 2 * 58 and not parts[1]
     scatter = parts[0][0].op
     assert isinstance(scatter, Memory) and scatter.write == 7168 * (1 + 4 / 128) > scatter.read > 0.8 * scatter.write
+
+
+def test_ranks_of_several_nodes_meet_before_each_exchange_of_prompts() -> None:
+    own = stepper("h100x8", 1, 32)
+    for batch, node, times in ((Batch(1, 4096, 4096.0, True), own, 2), (Batch(64, 1, 4096.0), own, 0),
+                               (Batch(1, 4096, 4096.0, True), stepper("h100x8", 1, 8), 0)):  # fmt: skip
+        met = [kernel for _, kernel in node.kernels(batch) if kernel.name.startswith("notify")]
+        assert len(met) == times * 58 and all(kernel.lane == COMMUNICATION for kernel in met)
+
+
+def test_tensorrt_llm_gathers_tokens_inside_a_node_of_hoppers() -> None:
+    """Ranks that attend alone: all tokens come to each rank, its experts are one kernel, and sums are scattered; over
+    nodes, by another engine and where experts are shared out by columns nothing of that."""
+
+    def names(engine: str, node: str, pool: dict[str, int], batch: Batch) -> set[str]:
+        asked = closed(1, 1, 1, 1)
+        serve = loaded(document(asked, pool, model="deepseek_v3", node=node, precision="fp8", engine=engine))
+        own = deployed(serve, serve.pools[0]).grid
+        return {kernel.name for _, kernel in (own.prefilling if batch.prefill else own.decoding).kernels(batch)}
+
+    inside, rows = {"expert": 8}, {"all_gather", "experts", "reduce_scatter"}
+    for batch in (Batch(64, 1, 1000.0), Batch(1, 2048, 2048.0, True)):
+        assert rows <= names("tensorrt_llm", "h200x8", inside, batch)
+        assert not {"dispatch", "combine", "cast_sent", "routed_down"} & names("tensorrt_llm", "h200x8", inside, batch)
+    few = Batch(64, 1, 1000.0)
+    assert not rows & names("sglang", "h200x8", inside, few)
+    assert {"dispatch", "experts"} <= names("tensorrt_llm", "h200x8", {"expert": 16}, few)
+    assert "experts" not in names("tensorrt_llm", "h200x8", {"tensor": 8}, few)
+
+
+APART = {
+    "q_a_norm", "copy_latents", "kv_a_norm", "write_cache", "cast_q", "cast_attended", "copy_heads", "order_scales",
+    "scale_routed",
+}  # fmt: skip
+"""Kernels of a layer of answers that SGLang of April 2025 has (its forward_absorb, forward_deepgemm_masked and
+forward_deepep) and later versions have not; both norms of what is compressed are two of them."""
+
+
+def test_sglang_of_april_2025_has_more_kernels() -> None:
+    """Every layer of answers: nine more for latents and experts' outputs, for one norm and one index less."""
+    later, batch = stepper("h100x8", 1, 32), Batch(64, 1, 4096.0)
+    earlier = replace(later, rank=later.rank._replace(apart=True), known={}, drawn={}, built={})
+    both = [[kernel.name for _, kernel in own.kernels(batch)] for own in (later, earlier)]
+    new = [name for name in both[1] if name not in both[0]]
+    assert set(new) == APART and set(both[0]) - set(both[1]) == {"latent_norms", "align"}
+    assert new.count("cast_attended") == 61 and new.count("order_scales") == 58
+    assert later.ns(batch) < earlier.ns(batch) < 1.1 * later.ns(batch)
+    copied = next(kernel.op for _, kernel in earlier.kernels(batch) if kernel.name == "cast_attended")
+    assert copied.bytes() == 64 * 128 * 512 * (2 + 1 + 4 / 128)
 
 
 def test_steps_of_deepseeks_profile() -> None:

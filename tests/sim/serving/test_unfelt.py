@@ -24,6 +24,12 @@ def _answer(content: dict[str, Any]) -> dict[str, Any]:
         (TWO, "router", "prefix", "serve.router changes nothing: cache.prefix is 0, so no prompt is kept"),
         (TWO, "speculation", {"acceptance": 0.3}, "serve.speculation.acceptance changes nothing: nothing is drafted"),
         (TWO, "engine", "tensorrt_llm", "serve.engine changes nothing: nobody's own kernels were measured on H100"),
+        (
+            TWO,
+            "engine",
+            "sglang_0_4_6",
+            "serve.engine changes nothing: sglang_0_4_6 has other kernels for latent attention",
+        ),
         (TWO, "fabric", "ndr", "serve.fabric changes nothing: no instance is larger than a node"),
         (APART, "pools", (APART[0], {**APART[1], "chunk": 64}), "serve.pools.1.chunk changes nothing: prompts are"),
     ],
