@@ -2,10 +2,11 @@
 
 Gathered, every GPU has each tensor whole for a moment: positions of the pipeline tell each other theirs, then the
 groups that share experts and columns do, tensor by tensor, and each is copied into a buffer; where rollouts are apart
-one rank broadcasts meanwhile, over all NICs. Receivers' hosts put one buffer's tensors in place while the next fills
-(as NVIDIA-NeMo/RL refits: nemo_rl/models/policy/utils.py and nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge,
-models/conversion/param_mapping.py). Resharded, every GPU of rollouts gets its own part alone, from senders that share
-them (pull request 2413 there), without what hosts do for each tensor.
+one rank broadcasts each buffer, through the same NICs as what fills the next, so that their times add. Receivers' hosts
+put one buffer's tensors in place while the next fills (as NVIDIA-NeMo/RL refits: nemo_rl/models/policy/utils.py and
+nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge, models/conversion/param_mapping.py). Resharded, every GPU of
+rollouts gets its own part alone, from senders that share them (pull request 2413 there), without what hosts do for each
+tensor.
 """
 
 from typing import NamedTuple
@@ -94,7 +95,7 @@ def sync_s(learning: Learning, links: Wires) -> float:
     sent = _gathered_s(learning, whole, links)
     if learning.apart:
         nodes = learning.cluster.nodes + -(-learning.serve.gpus // learning.serve.node.gpus)
-        sent = max(sent, _all_gather_s(learning, whole.total, learning.gpus, nodes, links))
+        sent += _all_gather_s(learning, whole.total, learning.gpus, nodes, links)
     return max(sent, received_s(whole.tensors, whole.each))
 
 

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.collectives import wires
-from sim.campaign.rl import hosts, lengths, update, weights
+from hwmodels.nccl.library import Library
+from hwmodels.op import Collective
+from sim.campaign.rl import hosts, lengths, rows, update, weights
 from sim.campaign.rl.values import RESHARD
 from sim.serving.deployment import deployed
 from tests.sim.campaign.rl.learnings import learning
@@ -115,6 +117,17 @@ def test_tensors_are_gathered_one_by_one_and_put_in_place_by_hosts() -> None:
     assert whole.each == 64 and whole.routed == 26 and whole.tensors > 3 * 64 * 26  # DeepSeek-V2-Lite
     assert weights.sync_s(own, links) >= hosts.received_s(whole.tensors, 64) > whole.tensors * hosts.TENSOR
     assert hosts.received_s(10, 0) == pytest.approx(10 * hosts.TENSOR)
+
+
+def test_a_broadcast_adds_to_what_gathers() -> None:
+    """DeepSeek-V3 from 256 GPUs to 256 others: both pass the NICs of those that train."""
+    row = next(row for row in rows.content()["rows"] if row["id"] == "RL-NR-V3-512A")
+    own = rows.learning(row)
+    links, whole = wires(own.cluster.node, own.cluster.fabric), weights.size(own)
+    gathered = weights.sync_s(replace(own, apart=False), links)
+    broadcast = Library("hopper").take(Collective("all_gather", whole.total, 512, 64), links).seconds
+    assert gathered > hosts.received_s(whole.tensors, whole.each)
+    assert weights.sync_s(own, links) == pytest.approx(gathered + broadcast)
 
 
 def test_larger_micro_batches_of_log_probabilities_are_fewer_and_longer() -> None:
