@@ -115,7 +115,7 @@ def _serve(document: Document, form: RlForm, scenario: Scenario, path: Path | No
         raise DocumentError([Problem(document.place((KIND, "rollout")), f"{KIND}.rollout", what)])
     host = made.pools[0].host
     if own.executor == RAY:
-        host += seconds_to_ns(ray_s(own.tensor, -(-own.tensor // made.node.gpus)))
+        host += seconds_to_ns(ray_s(own.tensor, made.node.gpus))
     pools = (made.pools[0]._replace(instances=gpus // pool_gpus, host=host),)
     requests = made.requests._replace(arrivals=TRACE, number=form.groups * form.samples)
     return replace(made, pools=pools, requests=requests)

@@ -16,7 +16,7 @@ from hwmodels.memory import streaming
 from hwmodels.nccl import library as nccl
 from hwmodels.nccl.library import Library
 from hwmodels.op import Collective
-from sim.campaign.rl.hosts import PAGEABLE_AWAY, PAGEABLE_BACK, received_s
+from sim.campaign.rl.hosts import TIDIED, TIDIED_REFERENCE, TIDIED_TURNS, pageable, received_s
 from sim.campaign.rl.update import held
 from sim.campaign.rl.values import HOST, RESHARD, Learning
 from sim.models.family import family, main_units, weights
@@ -36,7 +36,7 @@ RESTS = 8
 
 class Moved(NamedTuple):
     """Seconds: of the sync; of optimizer states to the host, and back; of weights that change places, those of rollouts
-    for the trainer's, once; of a change from policy to reference and back."""
+    for the trainer's, once, and of what makes room for them; of a change from policy to reference and back."""
 
     sync_s: float
     away_s: float
@@ -66,12 +66,15 @@ def moved(learning: Learning) -> Moved:
     mine, states = held(learning.scenario)
     links = wires(learning.cluster.node, learning.cluster.fabric)
     rate = links.pcie.effective
-    away, back = (rate, rate) if learning.pinned else (min(rate, PAGEABLE_AWAY), min(rate, PAGEABLE_BACK))
+    slower = pageable(min(learning.cluster.gpus, learning.cluster.node.gpus))
+    away, back = (rate, rate) if learning.pinned else (min(rate, each) for each in slower)
     if not learning.offload:
         states = 0.0
     places = (mine if learning.offload else 0.0) + (_part(learning) if learning.asleep else 0.0)
-    change = COPIES * mine / rate if learning.kl and learning.reference == HOST else 0.0
-    return Moved(sync_s(learning, links), states / away, states / back, places / rate, change)
+    changes = learning.kl and learning.reference == HOST
+    change = COPIES * mine / rate + TIDIED_REFERENCE * TIDIED if changes else 0.0
+    room = TIDIED_TURNS / 2 * TIDIED if learning.offload else 0.0
+    return Moved(sync_s(learning, links), states / away, states / back, places / rate + room, change)
 
 
 def size(learning: Learning) -> Size:
