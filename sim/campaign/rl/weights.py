@@ -3,10 +3,10 @@
 Gathered, every GPU has each tensor whole for a moment: positions of the pipeline tell each other theirs, then the
 groups that share experts and columns do, tensor by tensor, and each is copied into a buffer; where rollouts are apart
 one rank broadcasts each buffer, through the same NICs as what fills the next, so that their times add. Receivers' hosts
-put one buffer's tensors in place while the next fills (as NVIDIA-NeMo/RL refits: nemo_rl/models/policy/utils.py and
-nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge, models/conversion/param_mapping.py). Resharded, every GPU of
-rollouts gets its own part alone, from senders that share them (pull request 2413 there), without what hosts do for each
-tensor.
+put one buffer's tensors in place while the next fills, on the same GPUs in turn with what fills it (as NVIDIA-NeMo/RL
+refits: nemo_rl/models/policy/utils.py and nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge,
+models/conversion/param_mapping.py). Resharded, every GPU of rollouts gets its own part alone, from senders that share
+them (pull request 2413 there), without what hosts do for each tensor.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from hwmodels.memory import streaming
 from hwmodels.nccl import library as nccl
 from hwmodels.nccl.library import Library
 from hwmodels.op import Collective
-from sim.campaign.rl.hosts import TIDIED, TIDIED_REFERENCE, TIDIED_TURNS, pageable, received_s
+from sim.campaign.rl.hosts import TIDIED, TIDIED_REFERENCE, TIDIED_TURNS, TURN, pageable, received_s
 from sim.campaign.rl.update import held
 from sim.campaign.rl.values import HOST, RESHARD, Learning
 from sim.models.family import family, main_units, weights
@@ -96,7 +96,9 @@ def sync_s(learning: Learning, links: Wires) -> float:
     if learning.sync.method == RESHARD:
         return _resharded_s(learning, whole, links)
     sent = _gathered_s(learning, whole, links)
-    if learning.apart:
+    if not learning.apart:
+        sent += whole.tensors * TURN
+    else:
         nodes = learning.cluster.nodes + -(-learning.serve.gpus // learning.serve.node.gpus)
         sent += _all_gather_s(learning, whole.total, learning.gpus, nodes, links)
     return max(sent, received_s(whole.tensors, whole.each))
