@@ -43,7 +43,7 @@ def page() -> str:
         v3_states=_states_s(one), v3_states_two=_states_s(two), v3_missing=float(one.row["step_s"]) - step,
         v3_sync=one.ours["parts_s"]["sync"],
         v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
-        v3_refit_rest=_told(V3, ["sync"]),
+        v3_refit_rest=_published_s(V3, ["sync"]),
         v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error, v3_generation=_generation_s(one),
         v3_else=step - _generation_s(one), v3_away=one.ours["parts_s"]["away"],
         v3_decode_ms=one.ours["parts_s"]["rollout"] / learning(one.row).answers.most / MILLI, v3_forward=_forward(one),
@@ -56,7 +56,7 @@ def _generation_s(each: Compared) -> float:
     return float(each.ours["parts_s"]["rollout"] + each.ours["parts_s"]["places"] / 2)
 
 
-def _told(row: str, parts: Sequence[str]) -> float:
+def _published_s(row: str, parts: Sequence[str]) -> float:
     """Published seconds of a single operation."""
     operations = content()["operations"]
     return float(next(each["seconds"] for each in operations if (each["row"], each["parts"]) == (row, parts)))
