@@ -343,9 +343,9 @@ def _accuracy(asked: argparse.Namespace) -> int:
 
 def _collectives(asked: argparse.Namespace) -> int:
     from numerics.accuracy.nccl import page
-    from numerics.accuracy.nccl.rows import read
+    from numerics.accuracy.nccl.rows import FAR, read
 
-    rows = read(asked.file)
+    rows = read(asked.file) + read(FAR)
     if asked.fit:
         page.renew(rows)
     return _page(page.page(rows), page.PAGE, asked.write)

@@ -5,8 +5,8 @@ parts of a norm (of order 1 + `bend`: at 0 they add, at a large one the longer c
 (`base_us`). A rank's own part costs a fraction of a step (`own`: it is read and written in its own memory). NVSwitches
 pass the vector once, after the first chunks of all channels have gone in and out (`fill`); so do messages to all. The
 figures are fitted to collectives of one NVLink domain, one at a time (figures.json, by `python -m numerics
-collectives`). Across domains nothing is fitted: steps have NCCL's latencies, and bytes pass the slower of NVLink and
-the domain's NICs.
+collectives`). Across domains nothing is fitted: steps have NCCL's latencies, and bytes pass the slowest of NVLink, the
+domain's NICs and what NCCL's source says of a protocol there; a tree with protocol LL128 is filled chunk by chunk.
 """
 
 import math
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from hwmodels.collectives import Wires, sharp_seconds
 from hwmodels.nccl import tuner
 from hwmodels.nccl.tuner import (
+    FAR_LL,
     FAR_US,
     LL128_PART,
     LL_PART,
@@ -23,15 +24,18 @@ from hwmodels.nccl.tuner import (
     TREE_LL128,
     TREE_PART,
     Generation,
+    late,
     network,
     nvlink,
     per_domain,
     ring_latency_us,
+    tree_bytes_s,
+    tree_chunk,
     tree_latency_us,
 )  # fmt: skip
 from hwmodels.nccl.way import DIRECT, LL, LL128, NVLS, NVLS_TREE, RING, SHARP, SIMPLE, TREE, Way, steps
 from hwmodels.op import Collective, Send
-from hwmodels.units import KIB, MICRO
+from hwmodels.units import GIGA, KIB, MICRO
 
 CHUNKS = {
     NVLS: ((64, 128 * KIB), (8, 64 * KIB), (2, 32 * KIB), (0, 16 * KIB)),
@@ -59,7 +63,7 @@ def seconds(way: Way, op: Collective, links: Wires, generation: Generation, figu
         return _direct(way, op, links, figures)
     if way.algorithm in (NVLS, NVLS_TREE):
         return _nvls(way, op, links, generation, figures)
-    return (_ring if way.algorithm == RING else _tree)(way.protocol, op, links, figures)
+    return (_ring if way.algorithm == RING else _tree)(way.protocol, op, links, generation, figures)
 
 
 def send_seconds(op: Send, links: Wires, figures: Figures) -> float:
@@ -71,18 +75,20 @@ def send_seconds(op: Send, links: Wires, figures: Figures) -> float:
     return base + FAR_US[RING][SIMPLE] * MICRO + (_spine(links) if op.leaves_leaf else 0.0) + op.size / rate
 
 
-def _ring(protocol: str, op: Collective, links: Wires, figures: Figures) -> float:
+def _ring(protocol: str, op: Collective, links: Wires, generation: Generation, figures: Figures) -> float:
     base, hop, part = (figures[f"{RING}.{protocol}.{name}"] for name in ("base_us", "hop_us", "part"))
     share, inside = op.size / op.ranks, nvlink(links, per_domain(op)) * part
     if op.nodes == 1:
         bytes_s = (steps(op) + figures["own"]) * share / inside
     else:
         bytes_s = steps(op) * share / min(inside if per_domain(op) > 1 else math.inf, _flags(protocol, op, links))
+        if protocol == LL:
+            bytes_s = max(bytes_s, steps(op) * share / (FAR_LL[op.nodes > 2] * GIGA))
     latency = ring_latency_us(op, protocol, hop) * MICRO + _crossings(op) * _spine(links)
     return base * MICRO + _beside(latency, bytes_s, figures)
 
 
-def _tree(protocol: str, op: Collective, links: Wires, figures: Figures) -> float:
+def _tree(protocol: str, op: Collective, links: Wires, generation: Generation, figures: Figures) -> float:
     """Nobody measured trees inside a domain: they have the ring's figures times NCCL's ratio of the two."""
     base, hop, part = (figures[f"{RING}.{protocol}.{name}"] for name in ("base_us", "hop_us", "part"))
     hop *= NEAR_US[TREE][protocol] / NEAR_US[RING][protocol]
@@ -91,13 +97,28 @@ def _tree(protocol: str, op: Collective, links: Wires, figures: Figures) -> floa
     # every GPU passes the vector up and down; a domain inside the tree sends to its parent and to two children
     rate = inside / 2 if op.nodes == 1 else min(inside / 2, _flags(protocol, op, links) / (1 if op.nodes == 2 else 2))
     latency = tree_latency_us(op, protocol, hop) * MICRO + 2 * math.log2(op.nodes) * _spine(links)
-    return base * MICRO + _beside(latency, op.size / rate, figures)
+    longest = _beside(latency, op.size / rate, figures)
+    if op.nodes > 1:
+        longest = max(longest, latency + _far_tree(protocol, op, links, generation))
+    return base * MICRO + longest
+
+
+def _far_tree(protocol: str, op: Collective, links: Wires, generation: Generation) -> float:
+    """Seconds of a vector in a tree across domains, beyond its latency: what NCCL's own bandwidths leave it, and with
+    LL128 before it its first chunk's way up a domain's ranks, through the tree and down again."""
+    channels = tuner.graph(generation, op, links)
+    through = late(op.size, protocol) / tree_bytes_s(generation, op, channels, protocol)
+    if protocol != LL128:
+        return through
+    hops = 2 * (per_domain(op) - 1 + math.log2(op.nodes))
+    rate = generation.tree_ll128[min(op.nodes, 3) - 1] / 2 * GIGA
+    return through + hops * tree_chunk(op, 2 * channels.channels) / rate
 
 
 def _nvls(way: Way, op: Collective, links: Wires, generation: Generation, figures: Figures) -> float:
     rate = nvlink(links, per_domain(op)) * figures["NVLS.part"]
-    levels = 2 * math.log2(op.nodes)  # of the tree of domains, up and down: each waits for the first chunks
-    first = (figures["NVLS.fill"] + levels) * _loop(way, op, generation) / rate
+    levels = 2 * math.log2(op.nodes)  # of the tree of domains, up and down: they fill while the switches do
+    first = max(figures["NVLS.fill"], levels) * _loop(way, op, generation) / rate
     if op.nodes > 1:
         deep = op.nodes > 2
         far = generation.nvls_tree[2] / generation.nvls_tree[1] if deep else 1.0

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hwmodels.collectives import Wires
 from hwmodels.nccl.way import DIRECT, LL, LL128, NVLS, NVLS_TREE, PROTOCOLS, RING, SIMPLE, TREE, Way, far_steps, steps
 from hwmodels.op import Collective
-from hwmodels.units import GIGA, MICRO
+from hwmodels.units import GIGA, KIB, MICRO
 
 BASE_US = {
     RING: {LL: 6.6, LL128: 14.0, SIMPLE: 8.4}, TREE: {LL: 6.8, LL128: 14.0, SIMPLE: 8.4},
@@ -28,6 +28,9 @@ FAR_US = {
     RING: {LL: 2.7, LL128: 4.0, SIMPLE: 14.0}, TREE: {LL: 5.0, LL128: 8.5, SIMPLE: 14.0}, NVLS_TREE: {SIMPLE: 20.9},
 }  # fmt: skip
 """That of a step over the network."""
+POSTED_US = {LL: 1.0, LL128: 1.0, SIMPLE: 3.0}
+"""Least latency of a step of a ring that crosses domains: its host posts each message (Intel processors; three times
+with Simple)."""
 PLATEAU = 1.4
 """Latency of rings with protocol Simple across domains, over that of their steps."""
 FAR_LL = (39.0, 20.4)
@@ -52,6 +55,9 @@ TREE_LATE = {
              0.9, 0.9),
 }  # fmt: skip
 """Bandwidth of trees at medium sizes, from 64 bytes on in powers of two, over that of large ones."""
+LL128_SLOT = 576000.0
+"""Bytes of a slot of the buffer of LL128 (src/include/device.h: 120 elements of 8 bytes for each of 640 threads, of
+which 15 of 16 are no flags)."""
 MULTICAST = ("bf16", "fp16", "fp32")
 """Formats that NVSwitches add up; those of 8 bits are not among them."""
 EAGER_BYTES = 16384
@@ -189,20 +195,44 @@ def _ring_us(generation: Generation, op: Collective, channels: Graph, protocol: 
 def ring_latency_us(op: Collective, protocol: str, near_us: float) -> float:
     """Of all steps of a ring. near_us: of one inside a domain."""
     far_us = FAR_US[TREE if per_domain(op) == 1 else RING][protocol]
+    near_us = max(near_us, POSTED_US[protocol]) if op.nodes > 1 else near_us
     return (steps(op) - far_steps(op)) * near_us + far_steps(op) * far_us
 
 
 def _tree_us(generation: Generation, op: Collective, channels: Graph, protocol: str) -> float:
+    parts, logarithm = TREE_LATE[protocol], int(math.log2(max(1.0, op.size))) - SMALLEST
+    part = parts[logarithm] if 0 <= logarithm < len(parts) else 1.0
+    latency = BASE_US[TREE][protocol] + tree_latency_us(op, protocol, NEAR_US[TREE][protocol])
+    return latency + op.size / (tree_bytes_s(generation, op, channels, protocol) * part) / MICRO
+
+
+def tree_bytes_s(generation: Generation, op: Collective, channels: Graph, protocol: str) -> float:
+    """Bytes/s of a large vector through a tree, as NCCL has it."""
     place = _place(op)
     bus = min(channels.bandwidth * TREE_PART, channels.channels * generation.tree[place])
     if protocol == LL:
         bus = min(bus * TREE_LL, generation.ll if op.nodes == 1 else FAR_LL[place - 1])
     elif protocol == LL128:
         bus = min(bus * TREE_LL128[op.nodes > 1], channels.channels * generation.tree_ll128[place])
-    late, logarithm = TREE_LATE[protocol], int(math.log2(max(1.0, op.size))) - SMALLEST
-    bus *= late[logarithm] if 0 <= logarithm < len(late) else 1.0
-    latency = BASE_US[TREE][protocol] + tree_latency_us(op, protocol, NEAR_US[TREE][protocol])
-    return latency + op.size / (bus / 2 * GIGA) / MICRO
+    return bus / 2 * GIGA
+
+
+def late(size: float, protocol: str) -> float:
+    """Bytes of a large vector that pass a tree as long as these: medium ones have a part of its bandwidth, and none
+    passes sooner than a smaller one."""
+    parts = [(2.0 ** (SMALLEST + i), part) for i, part in enumerate(TREE_LATE[protocol])]
+    return max(size, *(min(size, 2 * start) / part for start, part in parts if start <= size), 0.0)
+
+
+def tree_chunk(op: Collective, channels: int) -> float:
+    """Bytes that a channel of a tree with protocol LL128 passes on at once (src/enqueue.cc: a slot of the buffer,
+    halved while there are few of them for its steps)."""
+    chunk, ranks = LL128_SLOT, per_domain(op)
+    hops = 1 + int(math.log2(op.nodes)) + 0.1 * ranks
+    for times, least in ((64, 128 * KIB), (16, 32 * KIB)):
+        while op.size // (channels * chunk) < hops * times / ranks and chunk > least:
+            chunk /= 2
+    return min(chunk, op.size / channels)
 
 
 def tree_latency_us(op: Collective, protocol: str, near_us: float) -> float:

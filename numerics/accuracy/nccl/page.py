@@ -15,7 +15,7 @@ from hwmodels.nccl.library import sms
 from hwmodels.units import GIB, GIGA, MIB, MICRO
 from numerics.accuracy.markdown import percent, prose, table
 from numerics.accuracy.nccl import fit, scores, torch_rows
-from numerics.accuracy.nccl.rows import Row, fitted
+from numerics.accuracy.nccl.rows import SWEPT, Row, fitted
 from numerics.accuracy.nccl.scores import BANDS, GAPS, Figures, Miss, band, misses, rival, score
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "COLLECTIVES.md"
@@ -26,8 +26,8 @@ SOURCE = (
     "2a370be6de95 (MIT)"
 )
 HEAD = """
-Made by `python -m numerics collectives FILE.csv --write` from a table of {rows:,} collectives that others measured one
-at a time (single figures only; the table is not part of the project).
+Made by `python -m numerics collectives FILE.csv --write` from {rows:,} collectives that others measured one at a time
+(single figures only): a table that is not part of the project, and numerics/accuracy/nccl/far.csv, which is.
 
 `comm.collectives: nccl` prices all-reduces, all-gathers, reduce-scatters and messages as NCCL does them. Which way NCCL
 takes (ring, tree, NVLS; protocol LL, LL128 or Simple) is what NCCL's own table says is the fastest, with the constants
@@ -51,14 +51,15 @@ Hopper and Ampere as with one thread a GPU in one process; on GB200 they agree. 
 that take longer than the call from Python (that of a message takes 45 us, which tells at 16 and 64 MiB).
 """
 FAR = """
-Only all-reduces were published, {rows} of them, by seven people on their own clusters, some with faults (two A100
+Only all-reduces were published, {rows} of them, by ten people on their own clusters, some with faults (two A100
 clusters on EFA, one of H200s told as unstable). Nothing is fitted to them: steps have NCCL's latencies, bytes pass the
-slower of NVLink and NICs at 96 % of their rate, and NVLS trees fill level by level; how many GPUs of a rack count for
-that (all), the fill by level and NCCL's ratio for deep NVLS trees were chosen knowing these rows: no blind check.
-What is off by 30 % or more is one H20 cluster with NCCL 2.21.5, and
-A100s on EFA, which gave less than 400 Gb/s a node. **All-gathers, reduce-scatters, all-to-alls
-and messages across domains were not published for any GPU**: there the model stands on the ring's arithmetic alone.
-All of them carry a spread of {spread:.0%} (root mean square of the logarithms here: {rms:.0%}).
+slowest of NVLink, NICs at 96 % of their rate and NCCL's bandwidths of trees, and a tree's first chunk goes its whole
+way before the rest; how many GPUs of a rack count for that (all), NVLS trees' fill, NCCL's ratio for deep ones and that
+trees with LL128 fill before they run were chosen knowing these rows: no blind check. What is off by 30 % or more is one
+H20 cluster with NCCL 2.21.5, A100s on EFA, which gave less than 400 Gb/s a node, A100s' trees with LL128 from 4 MiB
+on, and two rows else. **All-gathers, reduce-scatters, all-to-alls and messages across domains were not published for
+any GPU**: there the model stands on the ring's arithmetic alone. All of them carry a spread of {spread:.0%} (root mean
+square of the logarithms here: {rms:.0%}).
 
 A *domain* is what NVLink joins: 8 GPUs, or the 72 of a rack. *SMs*: channels of the collective, which it holds while it
 runs.
@@ -87,7 +88,8 @@ def page(rows: Sequence[Row]) -> str:
         "# How good collectives are", prose(HEAD, rows=len(rows), most=max(map(len, held.values()))),
         "## Inside an NVLink domain", *_by(near), "## Left out of the fit", prose(OUT), _out(rows),
         "## Nothing fitted", prose(ALONE), _alone(alone), _torch(),
-        "## Across NVLink domains", prose(FAR, rows=len(far), spread=figures.FAR_SPREAD, rms=rms), _far(far),
+        "## Across NVLink domains", prose(FAR, rows=len(far), spread=figures.FAR_SPREAD, rms=rms), _swept(far),
+        _far(far),
         "## Bus bandwidth of eight GPUs", _curves(near), "## Figures", _figures(held),
     ]) + "\n"  # fmt: skip
 
@@ -148,13 +150,27 @@ def _torch() -> str:
 
 def _far(far: Sequence[Miss]) -> str:
     lines = []
-    for row, way, ratio in sorted(far, key=lambda m: (m.row.gpu, m.row.source, m.row.op.ranks, m.row.op.size)):
+    single = [miss for miss in far if not miss.row.source.startswith(SWEPT)]
+    for row, way, ratio in sorted(single, key=lambda m: (m.row.gpu, m.row.source, m.row.op.ranks, m.row.op.size)):
         us, held = row.us * ratio, sms(way, row.op, row.links, tuner.GENERATIONS[row.architecture])
         lines.append([
             f"{row.gpu}, {row.source}", row.op.ranks, row.op.nodes, f"{row.op.size / MIB:,.0f}", way, held,
             f"{row.us:,.0f}", f"{us:,.0f}", percent(ratio - 1, sign=True), percent(rival(row) - 1, sign=True),
         ])  # fmt: skip
     return table("GPU, source | ranks | domains | MiB | way | SMs | measured us | model us | model | ring", lines)
+
+
+def _swept(far: Sequence[Miss]) -> str:
+    order = [name for _, name in BANDS]
+    swept = [miss for miss in far if miss.row.source.startswith(SWEPT)]
+    keys = sorted({(m.row.gpu, m.row.source, m.row.op.nodes, order.index(band(m.row))) for m in swept})
+    lines = []
+    for gpu, source, domains, place in keys:
+        group = [m for m in swept if m.row.source == source and band(m.row) == order[place]]
+        lines.append([f"{gpu}, {source}", domains, order[place], *_both(group)])
+    return table(
+        "GPU, source | domains | size | rows | median | p95 | bias | ring: median | ring: p95 | ring: bias", lines
+    )
 
 
 def _curves(near: Sequence[Miss]) -> str:

@@ -28,9 +28,14 @@ SWEEP, LARGE, LARGE_BYTES = "n", "z", 256 * MIB
 NCCL 2.27.3 and 2.29.2, one process with a thread a GPU; NVIDIA aiconfigurator@095f58a51c4c), and from so many bytes on
 what Azure measured of all-reduces up to 8 GiB (AI benchmarking guide@8fd0c6e1bd0f, 2a370be6de95). Azure's smaller ones,
 with one process a GPU, take up to twice as long; they and all others are checked against."""
-NIC = {"c2": 50e9, "c3": 12.5e9, "c4": 6.25e9}
+NIC = {"c2": 50e9, "c3": 12.5e9, "c4": 6.25e9, "f5": 25e9}
 """Bytes/s of a GPU's part of its node's NICs, where a source is of other nodes than NODES: H20s with eight NICs of
-400 Gb/s, A100s with four of 200 Gb/s, and with 400 Gb/s a node (EFA)."""
+400 Gb/s, A100s with four of 200 Gb/s, with 400 Gb/s a node (EFA), and with eight of 200 Gb/s."""
+FAR, SWEPT = Path(__file__).with_name("far.csv"), "f"
+"""Sweeps of all-reduces over several domains, small vectors among them (nccl-tests, the lesser of both timings), and
+the first letter of their `src`: f0 to f3 from NVIDIA/nccl-tests issue 309 (H100: qoofyk's two domains, bare metal, and
+four, virtual; gj-aion's eight and two), f4 and f5 from the documentation of dstackai/dstack (H100 of Nebius, A100 of
+Crusoe). Nothing is fitted to them."""
 
 
 class Row(NamedTuple):

@@ -54,6 +54,8 @@ def unfelt(form: RlForm) -> Iterator[str]:
         yield f"{KIND}.pinned changes nothing: no optimizer states go to the host"
     if "sleep" in form.rollout.model_fields_set and apart:
         yield f"{KIND}.rollout.sleep changes nothing: rollouts have nodes of their own"
+    if "executor" in form.rollout.model_fields_set and form.rollout.tensor == 1:
+        yield f"{KIND}.rollout.executor changes nothing: a rank schedules for itself"
     if "log_prob_batch" in given and not (form.kl or form.old_log_probs):
         yield f"{KIND}.log_prob_batch changes nothing: nobody asks for log-probabilities"
     if "in_flight" in form.sync.model_fields_set and not (apart and form.stale):

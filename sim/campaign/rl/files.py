@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from hwmodels.document import Document, DocumentError, KeyPath, Place, Problem, dotted
+from hwmodels.units import seconds_to_ns
 from sim.campaign.rl.checks import check, unfelt
 from sim.campaign.rl.form import LearningForm, RlForm
-from sim.campaign.rl.values import KIND, Answers, Learning, Published, Reward, Sync
+from sim.campaign.rl.hosts import ray_s
+from sim.campaign.rl.values import KIND, RAY, Answers, Learning, Published, Reward, Sync
 from sim.campaign.unfelt import of_outputs
 from sim.scenario import lengths
 from sim.scenario.form import ScenarioForm
@@ -111,7 +113,10 @@ def _serve(document: Document, form: RlForm, scenario: Scenario, path: Path | No
     if gpus % pool_gpus:
         what = f"instances of {pool_gpus} GPUs do not share {gpus} evenly; legal: divisors of {gpus}"
         raise DocumentError([Problem(document.place((KIND, "rollout")), f"{KIND}.rollout", what)])
-    pools = (made.pools[0]._replace(instances=gpus // pool_gpus),)
+    host = made.pools[0].host
+    if own.executor == RAY:
+        host += seconds_to_ns(ray_s(own.tensor, made.node.gpus))
+    pools = (made.pools[0]._replace(instances=gpus // pool_gpus, host=host),)
     requests = made.requests._replace(arrivals=TRACE, number=form.groups * form.samples)
     return replace(made, pools=pools, requests=requests)
 

@@ -36,6 +36,9 @@ class RolloutForm(Form):
     """Tokens of prompts in a step of an attention group, at most."""
     host: Seconds = 0.0
     """Between two steps, while GPUs wait for the host that schedules and samples."""
+    executor: Literal["processes", "ray"] = "processes"
+    """How steps reach an instance's ranks: processes of its node or Ray's compiled graphs, whose time comes on top of
+    `host` (docs/RL.md)."""
     sleep: Literal["drop", "keep"] = "drop"
     """What becomes of their weights while updates have the GPUs: they are dropped, for new ones come, or go to the host
     and back (vLLM's sleep of level 1)."""
@@ -55,7 +58,7 @@ class SyncForm(Form):
 
     method: Literal["gather", "reshard"] = "gather"
     """gather: pipeline, expert and tensor groups gather each tensor whole, and where rollouts are apart it is broadcast
-    to all of them meanwhile; reshard: each GPU gets its own part alone."""
+    to all of them through the same NICs; reshard: each GPU gets its own part alone."""
     takes: Seconds | None = None
     """As it was measured; unless said, as long as links need."""
     in_flight: bool = True

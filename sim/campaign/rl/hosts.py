@@ -3,7 +3,7 @@
 All are single operations. Nothing of a step is in them.
 """
 
-from hwmodels.units import GIGA, MICRO
+from hwmodels.units import GIGA, MICRO, MILLI
 from sim.models.stacks.megatron import host
 
 PAGEABLE_AWAY = 1.8 * GIGA
@@ -13,16 +13,53 @@ profile of September 2026). A module's weights on an H200: 2.8 GB/s (sgl-project
 PAGEABLE_BACK = 16.1 * GIGA
 """The same where the memory's pages are there, as they are on the way back: a copy of 1 GiB on the same host, the other
 way round (the same profile; its way back is not in it)."""
+AT_ONCE = {1: (1.0, 1.0), 2: (0.86, 0.80), 4: (0.82, 0.76), 8: (0.76, 0.61)}
+"""GPUs of a node that all do so at once -> the slowest one's rate over that of one alone, away and back: processes that
+copied 24 or 32 tensors of 117 MB of one H200, 16 cores of a virtual machine, where one alone had 1.5 and 8.1 GB/s and
+the slowest of eight 1.14 and 4.9. PCIe had room for all."""
+COLLECTED = 0.2
+"""Seconds of Python's garbage collection with torch and transformers loaded, 441,000 objects; measured there."""
+EMPTIED = 0.065 + 0.06
+"""Seconds of torch's allocator to give 60 GB back in tensors of 117 MB, and to get as much again; measured there (0.75
+in tensors of 20 MB)."""
+TIDIED = COLLECTED + EMPTIED
+"""Seconds of both, which workers do before others need the memory."""
+TIDIED_TURNS, TIDIED_REFERENCE = 5, 2
+"""How often a step does so where rollouts and updates take turns (the engine falls asleep, log-probabilities begin,
+optimizer states have gone, weights were sent, the trainer's have gone) and where a reference changes places
+(megatron_policy_worker.py and utils.py of nemo_rl/models/policy, and vLLM's allocator; NVIDIA-NeMo/RL v0.6.0)."""
 NAME = 0.2 * MICRO
 """Seconds for one name of a list of experts' tensors that does not match: CPython 3.12, measured here (0.21 in the
 median of three runs over 768 names). vLLM's loaders go through that list for each tensor."""
 NAMES = 3 / 2
 """Names that are gone through, for each expert: of three tensors of each, half of the list on average."""
+RAY, RAY_RANK, RAY_NODE = 0.2 * MILLI, 0.03 * MILLI, 0.6 * MILLI
+"""Seconds of an empty step through a compiled graph of Ray 2.54.0 until all ranks have answered: by itself, for each
+rank (the driver reads one after another) and for each further node. Measured here, on two busy cores and with a raylet
+for each node, the shortest of thousands: 0.25 ms of one rank, 0.71 of eight; 0.65, 1.82 and 2.06 with one more on one
+to three further nodes; for 32 ranks on four nodes the driver computes 2.7 ms. No network is in them."""
+TRAY, MOST_OF_A_HOST = 4, 8
+"""GPUs of a host of a rack (a compute tray of GB200 NVL72), and most that another host has."""
 VIEWS, OPERATIONS = 7, 1
 """Of a tensor at its receiver: cut out of a buffer, given its form, its part and its place chosen; copied
 (nemo_rl/models/generation/vllm/vllm_backend.py of v0.6.0, vLLM's weight loaders)."""
 TENSOR = (VIEWS * host.VIEW + OPERATIONS * host.OPERATION) * MICRO
 """Seconds of them, by single operations of torch on an H200's host."""
+TURN = 17 * MICRO
+"""Seconds that a receiver's copy of 0.9 MB takes from a sender whose copies of 29 to 470 MB follow one another on the
+same GPU in another process, 9,300 times a second: measured on an H200 (16 to 18 us; 3 where copies follow at once)."""
+
+
+def pageable(gpus: int) -> tuple[float, float]:
+    """Bytes/s of a GPU's tensors to new memory that is not page-locked and back from it, so many GPUs at once."""
+    away, back = AT_ONCE[max(each for each in AT_ONCE if each <= gpus)]
+    return PAGEABLE_AWAY * away, PAGEABLE_BACK * back
+
+
+def ray_s(ranks: int, gpus: int) -> float:
+    """What Ray adds to a step of an instance of several ranks on nodes of so many GPUs."""
+    hosts = -(-ranks // (TRAY if gpus > MOST_OF_A_HOST else gpus))
+    return RAY + RAY_RANK * ranks + RAY_NODE * (hosts - 1) if ranks > 1 else 0.0
 
 
 def received_s(tensors: float, experts: int) -> float:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hwmodels.collectives import wires
+from hwmodels.units import MILLI
 from sim.campaign.rl import weights
 from sim.campaign.rl.answer import run
-from sim.campaign.rl.hosts import received_s
+from sim.campaign.rl.hosts import TIDIED, TIDIED_REFERENCE, TIDIED_TURNS, received_s
 from sim.campaign.rl.rows import FILE, Compared, compared, content, learning
 from sim.campaign.rl.values import RESHARD
 from sim.result.markdown import table
@@ -38,14 +39,27 @@ def page() -> str:
         v3_one=step, v3_two=longer, v3_ours=longer / step - 1, v3_rollout=one.ours["parts_s"]["rollout"],
         v3_rollout_two=two.ours["parts_s"]["rollout"], v3_bubble=one.ours["update"]["bubble"],
         v3_bubble_two=two.ours["update"]["bubble"], v3_off=off.ours["step_s"],
-        v3_rest=step - one.ours["parts_s"]["rollout"], v3_reshard=_reshard_s(),
+        v3_reshard=_reshard_s(),
         v3_states=_states_s(one), v3_states_two=_states_s(two), v3_missing=float(one.row["step_s"]) - step,
-        v3_apart=float(off.row["step_s"]) - float(off.ours["step_s"]), v3_sync=one.ours["parts_s"]["sync"],
+        v3_sync=one.ours["parts_s"]["sync"],
         v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
-        v3_turns=float(one.row["step_s"]) - step - float(off.row["step_s"]) + float(off.ours["step_s"]),
-        v3_refit_rest=next(each["seconds"] for each in content()["operations"] if each["parts"] == ["sync"]),
-        v3_forward=_forward(one), v3_update=one.ours["parts_s"]["update"],
+        v3_refit_rest=_published_s(V3, ["sync"]),
+        v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error, v3_generation=_generation_s(one),
+        v3_else=step - _generation_s(one), v3_away=one.ours["parts_s"]["away"],
+        v3_decode_ms=one.ours["parts_s"]["rollout"] / learning(one.row).answers.most / MILLI, v3_forward=_forward(one),
+        v3_update=one.ours["parts_s"]["update"],
     )  # fmt: skip
+
+
+def _generation_s(each: Compared) -> float:
+    """Until the engine sleeps, as NeMo-RL times it."""
+    return float(each.ours["parts_s"]["rollout"] + each.ours["parts_s"]["places"] / 2)
+
+
+def _published_s(row: str, parts: Sequence[str]) -> float:
+    """Published seconds of a single operation."""
+    operations = content()["operations"]
+    return float(next(each["seconds"] for each in operations if (each["row"], each["parts"]) == (row, parts)))
 
 
 def _reshard_s() -> float:
@@ -92,15 +106,15 @@ def _forward(each: Compared) -> float:
 def _parts(both: Iterable[Compared]) -> str:
     """Published seconds of parts beside ours."""
     names = {
-        "rollout": "rollout", "log_probs": "log-probabilities", "update": "update",
+        "rollout": "rollout, until the engine sleeps", "log_probs": "log-probabilities", "update": "update",
         "sync": "weights, and what makes room for them",
     }  # fmt: skip
     rows = []
     for each in both:
         own = each.ours["parts_s"]
-        refit = own["away"] + own["places"] + own["sync"]
+        refit, asleep = own["away"] + own["places"] / 2 + own["sync"], own["places"] / 2
         for key, published in each.row.get("parts", {}).items():
-            ours = {"log_probs": _forward(each), "sync": refit}.get(key) or own[key]
+            ours = {"log_probs": _forward(each), "sync": refit, "rollout": own["rollout"] + asleep}.get(key) or own[key]
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )
@@ -111,7 +125,8 @@ def _operations(both: Mapping[str, Compared]) -> str:
     """Published seconds of single operations beside those of rows that are nearest."""
     rows = []
     for each in content()["operations"]:
-        ours = sum(both[each["row"]].ours["parts_s"][part] for part in each["parts"])
+        own = both[each["row"]].ours["parts_s"]
+        ours = sum(own[part] for part in each["parts"]) + each.get("places", 0.0) * own["places"]
         rows.append((each["what"], f"{each['seconds']:g}", f"{ours:.1f}", each["source"]))
     return table(("what", "published, s", "ours, s", "where"), rows, (1, 2))
 

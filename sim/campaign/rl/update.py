@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hwmodels.collectives import wires
+from hwmodels.memory import streaming
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.analysis import memory
@@ -12,6 +13,7 @@ from sim.campaign.rl import lengths
 from sim.campaign.rl.lengths import Numbers
 from sim.campaign.rl.values import Learning
 from sim.layout.plan import lay_out
+from sim.models.stacks.stack import NATIVE
 from sim.scenario.files import load
 from sim.scenario.values import Scenario
 from sim.simulation import run
@@ -20,6 +22,15 @@ ROUND = 64
 """Tokens to a multiple of which padded sequences are filled (NVIDIA-NeMo/RL v0.6.0, sequence_length_round)."""
 BF16 = 2
 """Bytes of an element of a hidden state on its way to the next position."""
+
+LOGITS = (46, 22)
+"""Bytes of an element of logits that log-probabilities and the loss read and write, forward (cast to FP32, largest,
+difference, exponents and their sum, logarithms, their exponents) and backward (negated, scaled, to BF16):
+DistributedLogprob in nemo_rl/distributed/model_utils.py of NVIDIA-NeMo/RL v0.6.0."""
+LOSS = {"transformer_engine": (6, 4), NATIVE: (22, 10)}
+"""Those of the loss that the step simulator has (sim/models/stacks/megatron/ends.py), of which these take the place."""
+FORWARDS = 3
+"""An update's work, in its forward passes."""
 
 _STEPS = dict[str, "Step"]()
 
@@ -87,10 +98,28 @@ def step(learning: Learning, batch: Batch) -> Step:
     try:
         scenario = load(learning.scenario, words)
         if scenario.scenario_hash not in _STEPS:
-            _STEPS[scenario.scenario_hash] = _simulated(scenario)
+            _STEPS[scenario.scenario_hash] = with_logits(_simulated(scenario), *logits_s(scenario))
     except Refused as refused:
         raise Refused(f"an update of {batch.sequences} sequences: {' '.join(str(refused).split())}") from None
     return _STEPS[scenario.scenario_hash]
+
+
+def logits_s(scenario: Scenario) -> tuple[float, float]:
+    """What a micro-batch's logits take more than in pretraining, forward and backward, at the last position."""
+    assert scenario.cluster is not None and scenario.model is not None
+    own, parallel = scenario.batch, scenario.parallel
+    elements = own.micro_batch * own.sequence_length / parallel.context * scenario.model.vocabulary / parallel.tensor
+    each, less_than = elements / streaming(scenario.cluster.node.device), LOSS[scenario.stack.cross_entropy]
+    forward, backward = (max(0, more - less) * each for more, less in zip(LOGITS, less_than, strict=True))
+    return forward, backward
+
+
+def with_logits(made: Step, forward: float, backward: float) -> Step:
+    """A step whose last position takes so many seconds more for each micro-batch: all wait for that where it is then
+    the slowest."""
+    *others, last = made.forward_s
+    longer = max(0.0, FORWARDS * last + forward + backward - FORWARDS * max(made.forward_s))
+    return replace(made, seconds=made.seconds + made.micro_batches * longer, forward_s=(*others, last + forward))
 
 
 def _simulated(scenario: Scenario) -> Step:

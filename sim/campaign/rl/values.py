@@ -11,6 +11,8 @@ KIND = "rl"
 """The top-level key that tells reinforcement learning from other scenarios."""
 HOST, DEVICE = "host", "device"
 """Where the reference's weights are while nobody needs them."""
+RAY = "ray"
+"""What brings steps of rollouts to ranks, where processes of a node do not."""
 GATHER, RESHARD = "gather", "reshard"
 """How new weights reach rollouts: each tensor whole on every GPU for a moment, or each GPU's own part alone."""
 

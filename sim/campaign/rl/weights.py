@@ -2,8 +2,9 @@
 
 Gathered, every GPU has each tensor whole for a moment: positions of the pipeline tell each other theirs, then the
 groups that share experts and columns do, tensor by tensor, and each is copied into a buffer; where rollouts are apart
-one rank broadcasts meanwhile, over all NICs. Receivers' hosts put one buffer's tensors in place while the next fills
-(as NVIDIA-NeMo/RL refits: nemo_rl/models/policy/utils.py and nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge,
+one rank broadcasts each buffer, through the same NICs as what fills the next, so that their times add. Receivers' hosts
+put one buffer's tensors in place while the next fills, on the same GPUs in turn with what fills it (as NVIDIA-NeMo/RL
+refits: nemo_rl/models/policy/utils.py and nemo_rl/utils/packed_tensor.py of v0.6.0; Megatron Bridge,
 models/conversion/param_mapping.py). Resharded, every GPU of rollouts gets its own part alone, from senders that share
 them (pull request 2413 there), without what hosts do for each tensor.
 """
@@ -15,7 +16,7 @@ from hwmodels.memory import streaming
 from hwmodels.nccl import library as nccl
 from hwmodels.nccl.library import Library
 from hwmodels.op import Collective
-from sim.campaign.rl.hosts import PAGEABLE_AWAY, PAGEABLE_BACK, received_s
+from sim.campaign.rl.hosts import TIDIED, TIDIED_REFERENCE, TIDIED_TURNS, TURN, pageable, received_s
 from sim.campaign.rl.update import held
 from sim.campaign.rl.values import HOST, RESHARD, Learning
 from sim.models.family import family, main_units, weights
@@ -35,7 +36,7 @@ RESTS = 8
 
 class Moved(NamedTuple):
     """Seconds: of the sync; of optimizer states to the host, and back; of weights that change places, those of rollouts
-    for the trainer's, once; of a change from policy to reference and back."""
+    for the trainer's, once, and of what makes room for them; of a change from policy to reference and back."""
 
     sync_s: float
     away_s: float
@@ -65,12 +66,15 @@ def moved(learning: Learning) -> Moved:
     mine, states = held(learning.scenario)
     links = wires(learning.cluster.node, learning.cluster.fabric)
     rate = links.pcie.effective
-    away, back = (rate, rate) if learning.pinned else (min(rate, PAGEABLE_AWAY), min(rate, PAGEABLE_BACK))
+    slower = pageable(min(learning.cluster.gpus, learning.cluster.node.gpus))
+    away, back = (rate, rate) if learning.pinned else (min(rate, each) for each in slower)
     if not learning.offload:
         states = 0.0
     places = (mine if learning.offload else 0.0) + (_part(learning) if learning.asleep else 0.0)
-    change = COPIES * mine / rate if learning.kl and learning.reference == HOST else 0.0
-    return Moved(sync_s(learning, links), states / away, states / back, places / rate, change)
+    changes = learning.kl and learning.reference == HOST
+    change = COPIES * mine / rate + TIDIED_REFERENCE * TIDIED if changes else 0.0
+    room = TIDIED_TURNS / 2 * TIDIED if learning.offload else 0.0
+    return Moved(sync_s(learning, links), states / away, states / back, places / rate + room, change)
 
 
 def size(learning: Learning) -> Size:
@@ -92,9 +96,11 @@ def sync_s(learning: Learning, links: Wires) -> float:
     if learning.sync.method == RESHARD:
         return _resharded_s(learning, whole, links)
     sent = _gathered_s(learning, whole, links)
-    if learning.apart:
+    if not learning.apart:
+        sent += whole.tensors * TURN
+    else:
         nodes = learning.cluster.nodes + -(-learning.serve.gpus // learning.serve.node.gpus)
-        sent = max(sent, _all_gather_s(learning, whole.total, learning.gpus, nodes, links))
+        sent += _all_gather_s(learning, whole.total, learning.gpus, nodes, links)
     return max(sent, received_s(whole.tensors, whole.each))
 
 

@@ -97,6 +97,16 @@ def test_measured_collectives_come_back() -> None:
         assert own.median < 0.06 and own.p95 < 0.2 and abs(own.bias) < 0.04 and ring.median > 4 * own.median
 
 
+def test_sweeps_across_domains_come_back() -> None:
+    """H100s of five clusters, small vectors among them, to which nothing is fitted."""
+    held = {name: dict(figures.load(name).figures) for name in tuner.GENERATIONS}
+    missed = [miss for miss in scores.misses(rows.read(rows.FAR), held) if miss.row.gpu == "H100"]
+    assert len(missed) == 74 and not any(rows.fitted(miss.row) for miss in missed)
+    own = scores.score(miss.ratio for miss in missed)
+    ring = scores.score(scores.rival(miss.row) for miss in missed)
+    assert own.median < 0.1 and own.p95 < 0.25 and ring.median > 3 * own.median
+
+
 def test_a_table_that_is_not_there_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["collectives", str(tmp_path / "none.csv")]) == 2
     assert "none.csv" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hwmodels.units import NS_PER_S
-from sim.campaign.rl import lengths
+from sim.campaign.rl import hosts, lengths
 from sim.campaign.rl.rollouts import rollouts
 from sim.campaign.rl.values import Answers, Reward
 from sim.scenario.values import Lengths
@@ -78,3 +78,14 @@ def test_steps_that_flow_have_no_tail_and_take_no_longer() -> None:
     flowing = rollouts(learning(rollout__nodes=1, stale=2), range(4))
     assert sum(each.seconds for each in flowing) <= sum(each.seconds for each in turns)
     assert all(each.tail_s == pytest.approx(0) for each in flowing)
+
+
+def test_ray_takes_its_time_of_each_step() -> None:
+    """0.2 ms, 0.03 of a rank and 0.6 of a further node, on top of the host's; one rank needs nobody."""
+    plain, ray = (learning(rollout__host="5 ms", rollout__executor=how) for how in ("processes", "ray"))
+    assert plain.serve.pools[0].host == 5_000_000 and ray.serve.pools[0].host == 5_440_000
+    assert hosts.ray_s(32, 8) == pytest.approx(2.96e-3) and hosts.ray_s(1, 8) == 0.0
+    assert hosts.ray_s(32, 72) == pytest.approx(0.2e-3 + 32 * 0.03e-3 + 7 * 0.6e-3)  # eight trays of a rack
+    alone = learning(rollout__tensor=1, rollout__executor="ray")
+    assert alone.serve.pools[0].host == 0
+    assert "rl.rollout.executor changes nothing: a rank schedules for itself" in alone.unfelt

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.collectives import wires
-from sim.campaign.rl import hosts, lengths, update, weights
+from hwmodels.nccl.library import Library
+from hwmodels.op import Collective
+from sim.campaign.rl import hosts, lengths, rows, update, weights
 from sim.campaign.rl.values import RESHARD
 from sim.serving.deployment import deployed
 from tests.sim.campaign.rl.learnings import learning
@@ -91,15 +93,17 @@ def test_states_go_to_the_host_only_where_rollouts_need_the_room() -> None:
     together, apart, kept = (
         weights.moved(each) for each in (learning(), learning(rollout__nodes=1), learning(offload=False))
     )
-    assert together.away_s == together.back_s > 0 and together.places_s > 0
+    assert together.away_s == together.back_s > 0 and together.places_s > 2.5 * hosts.TIDIED
     assert apart.away_s == kept.away_s == apart.back_s == kept.places_s == apart.places_s == 0
 
 
 def test_memory_that_is_not_page_locked_takes_what_was_measured() -> None:
     pinned, not_pinned = (weights.moved(learning(pinned=each)) for each in (True, False))
     rate = wires(learning().cluster.node, learning().cluster.fabric).pcie.effective
-    assert not_pinned.away_s / pinned.away_s == pytest.approx(rate / hosts.PAGEABLE_AWAY)
-    assert not_pinned.back_s / pinned.back_s == pytest.approx(rate / hosts.PAGEABLE_BACK)
+    assert not_pinned.away_s / pinned.away_s == pytest.approx(rate / (hosts.PAGEABLE_AWAY * 0.76))
+    assert not_pinned.back_s / pinned.back_s == pytest.approx(rate / (hosts.PAGEABLE_BACK * 0.61))
+    assert hosts.pageable(1) == pytest.approx((1.8e9, 16.1e9)) and hosts.pageable(72) == hosts.pageable(8)
+    assert all(more <= less for more, less in zip(hosts.pageable(4), hosts.pageable(2), strict=True))
 
 
 def test_rollouts_weights_that_sleep_go_to_the_host_once_and_come_back() -> None:
@@ -115,6 +119,29 @@ def test_tensors_are_gathered_one_by_one_and_put_in_place_by_hosts() -> None:
     assert whole.each == 64 and whole.routed == 26 and whole.tensors > 3 * 64 * 26  # DeepSeek-V2-Lite
     assert weights.sync_s(own, links) >= hosts.received_s(whole.tensors, 64) > whole.tensors * hosts.TENSOR
     assert hosts.received_s(10, 0) == pytest.approx(10 * hosts.TENSOR)
+
+
+def test_logits_take_passes_of_their_own_at_the_last_position() -> None:
+    """40 bytes more forward than the loss of TransformerEngine and 18 backward, of an H100's 3.35 TB/s; ten
+    micro-batches wait for a last position that is the slowest, and for none that is not."""
+    scenario = rows.learning(rows.content()["rows"][0]).scenario
+    elements = 1536 * 129280
+    assert update.logits_s(scenario) == pytest.approx((40 * elements / 3.35e12, 18 * elements / 3.35e12))
+    made = update.Step(1.0, (0.02, 0.03), 10, 0.1, 0, 1, ())
+    slow, quick = (update.with_logits(replace(made, forward_s=(first, 0.03)), 0.004, 0.002) for first in (0.02, 0.05))
+    assert slow.seconds == pytest.approx(1.06) and slow.forward_s == (0.02, 0.034)
+    assert quick.seconds == 1.0 and quick.forward_s == (0.05, 0.034)
+
+
+def test_a_broadcast_adds_to_what_gathers() -> None:
+    """DeepSeek-V3 from 256 GPUs to 256 others: both pass the NICs of those that train."""
+    row = next(row for row in rows.content()["rows"] if row["id"] == "RL-NR-V3-512A")
+    own = rows.learning(row)
+    links, whole = wires(own.cluster.node, own.cluster.fabric), weights.size(own)
+    gathered = weights.sync_s(replace(own, apart=False), links) - whole.tensors * 17e-6  # of turns on the same GPUs
+    broadcast = Library("hopper").take(Collective("all_gather", whole.total, 512, 64), links).seconds
+    assert gathered > hosts.received_s(whole.tensors, whole.each)
+    assert weights.sync_s(own, links) == pytest.approx(gathered + broadcast)
 
 
 def test_larger_micro_batches_of_log_probabilities_are_fewer_and_longer() -> None:
