@@ -188,7 +188,7 @@ def _swiglu_both(x, q, s, y, y_s, rows, half, stride, tiles_per_row, block: tl.c
     tl.store(s + where, scale, mask=inside)
     code, scale = quantize_tiles(up, False)
     tl.store(q + place + half, code, mask=inside)
-    tl.store(s + where + tiles_per_row.to(tl.int64) * rows, scale, mask=inside)
+    tl.store(s + where + tl.cast(tiles_per_row, tl.int64) * rows, scale, mask=inside)
     code, scale = quantize_tiles(_activate(gate, up), False)
     tl.store(y + row * half + column, code, mask=inside)
     tl.store(y_s + where, scale, mask=inside)
@@ -207,7 +207,7 @@ def _swiglu_backward(
     across = (tile % tiles_per_row).to(tl.int64)[:, None]
     column = across * 128 + tl.arange(0, 128)[None, :]
     place, where = row * (2 * half) + column, across * rows + row
-    further = where + tiles_per_row.to(tl.int64) * rows
+    further = where + tl.cast(tiles_per_row, tl.int64) * rows
     upstream = tl.load(dy + row * stride + column, mask=inside, other=0.0).to(tl.float32)
     gate = tl.load(gate_up + place, mask=inside, other=0.0).to(tl.float32)
     gate = (gate * tl.load(scale + where, mask=inside, other=0.0)).to(kind).to(tl.float32)

@@ -104,7 +104,7 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
     head = {"device": device, "library": name, "source": source, "sms": int(said["sms"])}
     head |= {"reference": cards.reference(device), "provenance": origin}
     fp8 = json.loads((folder / SCALED).read_text(encoding="utf-8"))["rows"] if folder / SCALED in more else ()
-    left = further.wider(folder), further.zeros(folder), further.blocks(folder)
+    left = further.wider(folder), further.whole(folder), further.blocks(folder)
     made = tables_of(bursts, company, head, fp8, *left)
     beside = node.contention(folder)
     return device, made | ({"contention": {**head, "rows": beside}} if beside else {})
@@ -112,10 +112,10 @@ def calibrated(folder: Path, name: str = "torch") -> tuple[str, dict[str, Table]
 
 def tables_of(
     bursts: Mapping[str, Any], company: Mapping[str, Any], head: Mapping[str, Any], scaled: Iterable[Row] = (),
-    wider: Iterable[Row] = (), zeros: Iterable[Row] = (), blocks: Iterable[Row] = (),
+    wider: Iterable[Row] = (), whole: Iterable[Row] = (), blocks: Iterable[Row] = (),
 ) -> dict[str, Table]:  # fmt: skip
     """File stem -> table. bursts, company: documents of `torch_times` and `torch_mix`. head: device, library, source,
-    reference, provenance. scaled: FP8 products, blocks: with scales by block; wider: further calls; zeros: updates."""
+    reference, provenance. scaled: FP8 products, blocks: with scales by block; wider: calls; whole: of updates."""
     gap = tables.load(head["device"]).launch_gap_us
     timed = [net(r, bursts["events_us"], gap) for r in bursts["rows"] if "us" in r]
     factors = clocks(timed, company["rows"], bursts["events_us"], gap)
@@ -125,7 +125,7 @@ def tables_of(
     rows += merged(made for r in fp8 for made in kernels(r, of_scaled(factors, fp8)))
     fit = {"clock": factors, "spread": spreads(head["reference"], rows, factors)}
     rows += merged(made for r in by_block for made in kernels(r, of_scaled(factors, by_block)))
-    rows += zeros
+    rows += whole
     by_table: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_table["gemm" if row["op"] == "grouped" else row["op"]].append(row)

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hwmodels.refused import Refused
 from numerics.card.measure import driver
 from numerics.training.arms import ARMS, Arm, behind_plan, plan
 from numerics.training.corpus import Corpus
@@ -54,8 +55,11 @@ def main(
     kept: Sequence[Row] = (),
 ) -> bool:  # fmt: skip
     """Append what is missing from the file and from `kept` and fits into the time; True when nothing is missing any
-    more. what: ALL, BEHIND the turn, or TIMES, which are measured again whatever is there."""
+    more. what: ALL, BEHIND the turn, or TIMES, which are measured again whatever is there. Raises Refused where what is
+    there ran over another corpus."""
     clock, whole, there = Clock(time.monotonic() + seconds), True, [*kept, *read(file)]
+    if what != TIMES:
+        paired(corpus, there)
     file.parent.mkdir(parents=True, exist_ok=True)
     missing = {
         ALL: lambda: jobs(settings, wide, corpus, there),
@@ -80,6 +84,18 @@ def main(
         clock.spent(job.kind, time.monotonic() - began)
         say(f"{job.name}: {time.monotonic() - began:.1f} s")
     return whole
+
+
+def paired(corpus: Corpus, rows: Sequence[Row]) -> None:
+    """Raise Refused unless runs that are there are of this corpus: arms of a seed are pairs by seeing the same data."""
+    own = digest(corpus)
+    others = {row["corpus"] for row in rows if row["kind"] in ("run", BEHIND)} - {own}
+    if others:
+        raise Refused(
+            f"--corpus: the tokens' sha256 begins with {own or 'nothing'}, and runs that are there are of "
+            f"{' and '.join(sorted(others))}: no pairs; the split goes by paths below the folder that was read; legal: "
+            "that corpus, or another --out with --afresh"
+        )
 
 
 def read(file: Path) -> list[Row]:
@@ -221,8 +237,13 @@ def provenance(corpus: Corpus) -> Row:
     """What a row was made on and with."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {
-        "device": name, "torch": torch.__version__, "corpus": str(corpus.about.get("sha256", ""))[:12], "code": code(),
+        "device": name, "torch": torch.__version__, "corpus": digest(corpus), "code": code(),
     }  # fmt: skip
+
+
+def digest(corpus: Corpus) -> str:
+    """Of its tokens, as rows have it."""
+    return str(corpus.about.get("sha256", ""))[:12]
 
 
 def about(corpus: Corpus) -> Row:

@@ -97,6 +97,10 @@ CALLS = {
         X, meta(ROWS, HIDDEN), LAYOUT, meta(TOKENS, CHOICES, dtype=FP32)
     ),
     "gate, V3": lambda: gate.gate(meta(TOKENS, 256, dtype=FP32), meta(256, dtype=FP32), 8, 4, 8, "sigmoid", 2.5),
+    "swiglu_quantize_both, one tile": lambda: cast_transpose.swiglu_quantize_both(meta(TOKENS, 2 * 128)),
+    "swiglu_backward_both, one tile": lambda: cast_transpose.swiglu_backward_both(
+        meta(TOKENS, 128), meta(TOKENS, 2 * 128, dtype=FP8), meta(TOKENS, 2, dtype=FP32)
+    ),
     "gate, V2": lambda: gate.gate(meta(TOKENS, 160, dtype=FP32), None, 8, 3, 6, "softmax", 16.0),
     "split_heads": lambda: heads.split_heads(
         meta(1, TOKENS, HEADS, 192), meta(1, TOKENS, HEADS, 256), meta(1, TOKENS, 576)[..., 512:], TABLE, TABLE

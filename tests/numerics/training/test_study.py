@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from hwmodels.refused import Refused  # noqa: E402
 from numerics.training import study  # noqa: E402
 from numerics.training.arms import ARMS, MAIN, SEEDS, SIDE, plan  # noqa: E402
 from numerics.training.schedules import Ramp  # noqa: E402
@@ -18,12 +19,23 @@ SETTINGS = replace(small.SETTINGS, steps=2, micro_batches=Ramp(1, 1))
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     file = tmp_path_factory.mktemp("study") / "rows.jsonl"
-    first = study.main(SETTINGS, SETTINGS, small.corpus(), file, 0.05, lambda text: None)
+    first = study.main(SETTINGS, SETTINGS, small.corpus(), file, 0.4, lambda text: None)
     some = len(study.read(file))
     study.TIMED = 1
     second = study.main(SETTINGS, SETTINGS, small.corpus(), file, 1e9, lambda text: None)
     assert not first and second and 0 < some < len(study.read(file))
     return study.read(file)
+
+
+def test_runs_over_another_corpus_are_no_pairs(rows, tmp_path):
+    """The kept runs' data are another's: refused before anything runs, and times alone need no pair."""
+    kept = [{**row, "corpus": "another"} for row in rows]
+    file = tmp_path / "rows.jsonl"
+    for what in (study.ALL, study.BEHIND):
+        with pytest.raises(Refused, match=r"--corpus: the tokens' sha256 .* are of another: no pairs; .*--afresh"):
+            study.main(SETTINGS, SETTINGS, small.corpus(), file, 1e9, lambda text: None, what, kept)
+    assert not file.exists()
+    study.main(SETTINGS, SETTINGS, small.corpus(), file, 0.0, lambda text: None, study.TIMES, kept)
 
 
 def of(rows, kind):

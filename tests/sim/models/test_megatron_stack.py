@@ -1,6 +1,7 @@
 """Megatron Core with TransformerEngine: what is fused, what each recipe casts and keeps, who exchanges what."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from hwmodels.op import AllToAll, Gemm, GroupedGemm, Memory
 from hwmodels.refused import Refused
+from hwmodels.units import US_NS
 from sim.assembly import machine
 from sim.layout.plan import lay_out
 from sim.models.family import weights
@@ -335,7 +337,7 @@ def test_a_scan_has_its_norm_behind_and_its_gate_inside():
     assert names == [
         "input_norm", "in_proj", "conv1d",
         *[n for n in names if n.startswith(("chunk_c", "chunk_st", "state_", "bmm_"))],
-        "chunk_scan", "scan_gate", "scan_norm", "out_proj", "residual",
+        "chunk_scan", "scan_norm", "out_proj", "residual",
     ]  # fmt: skip
     back = {k.name: k.op for k in kernels(own, unit, "B")}
     inner, tokens = 8192, 4096
@@ -348,17 +350,39 @@ def test_projections_around_a_scan_multiply_in_the_recipes_format():
     for direction, names in (("F", ("in_proj", "out_proj")), ("B", ("in_proj_dgrad", "out_proj_dgrad"))):
         ops = {kernel.name: kernel.op for kernel in kernels(own, unit, direction)}
         assert [ops[name].precision for name in names] == ["mxfp8"] * 2
-        assert {op.precision for op in ops.values() if isinstance(op, GroupedGemm)} == {"bf16"}
+
+
+TIMED = json.loads(Path("numerics/card/timed/mamba.json").read_text())
 
 
 def test_torch_sums_what_a_scans_backward_leaves_in_parts():
-    """numerics/card/timed/mamba.json: 20 operations of torch in a backward, three of them of B's, C's and their
-    products' gradients; 0.46 ms of its 6.0."""
-    row = json.loads(Path("numerics/card/timed/mamba.json").read_text())["rows"][0]
-    of_torch = [each for each in row["backward"] if each["kernel"].startswith("void at::")]
+    """20 operations of torch in a backward (one copies), three of them of B's, C's and their products' gradients."""
     own, unit = scanning()
     names = [kernel.name for kernel in kernels(own, unit, "B")]
+    of_torch = [e for e in TIMED["calls"][0]["backward"] if not e["kernel"].startswith("_")]
     assert sum(name.startswith(("sum_d", "scan_small")) for name in names) == sum(e["launches"] for e in of_torch)
+
+
+@pytest.mark.parametrize("call", TIMED["calls"], ids=lambda call: call["name"])
+def test_a_scan_takes_what_it_took_on_a_card(call):
+    """Kernels of one call forward and one backward: each timed once a launch, with the bytes that its row has; their
+    prices from the other rows come within a fifth of the whole."""
+    sizes = {"mamba_heads": call["heads"], "mamba_width": call["width"], "mamba_groups": call["groups"],
+             "mamba_state": call["state"], "mamba_chunk": call["chunk"]}  # fmt: skip
+    model = {"base": "nemotron_h_8b", **sizes}
+    batch = {"sequences": 8 * call["batch"], "sequence_length": call["tokens"], "micro_batch": call["batch"]}
+    own = on(model, node="h200x8", batch=batch)
+    unit = next(unit for unit in own.units if unit.kind == "mamba")
+    made = [k for way in "FB" for k in kernels(own, unit, way) if getattr(k.op, "kind", "").startswith("scan_")]
+    rows = [row for row in TIMED["rows"] if row["call"] == call["name"]]
+    assert {(k.op.kind, k.op.rows, k.op.read, k.op.write) for k in made} == {
+        (row["kind"], row["rows"], row["read"], row["write"]) for row in rows
+    }
+    launches = [e for way in ("forward", "backward") for e in call[way] if e["kernel"].startswith("_")]
+    assert len(made) == sum(e["launches"] for e in launches)
+    took = sum(e["us_each"] * e["launches"] for e in launches)
+    held = replace(own.pricer, mode="fitted")
+    assert sum(held.price(k.op).ns for k in made) / US_NS == pytest.approx(took, rel=0.2)
 
 
 def test_a_scan_of_several_sequences_is_turned_both_ways():

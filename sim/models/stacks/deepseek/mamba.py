@@ -1,13 +1,16 @@
 """Mamba-2 (arXiv:2405.21060): its norm, projections, convolution and chunked scan, and their gradients.
 
 Kernels, and what backward computes again (convolution, states, the output's norm), are those of
-MambaSplitConv1dScanCombinedFn in github.com/state-spaces/mamba, mamba_ssm/ops/triton/ssd_combined.py. The scan's
-products are batched ones, one a chunk and head (or group), priced as such; inside a chunk half of all pairs count, as
-in causal attention. That function has no other way, so of the choices only `norm` is felt, by the first one.
+MambaSplitConv1dScanCombinedFn in github.com/state-spaces/mamba, mamba_ssm/ops/triton/ssd_combined.py. That function
+has no other way, so of the choices only `norm` is felt, by the first one. The scan's products are narrow: on an H200
+they reach a seventh of the tensor core's rate at most, so each is a kind of memory-bound kernel, by the bytes that it
+takes and leaves, and as long as one was timed (numerics/card/timed/mamba.json).
 """
 
+from typing import NamedTuple
+
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import GroupedGemm, Memory, cast_transpose, elementwise, norm
+from hwmodels.op import Memory, cast_transpose, elementwise, norm
 from sim.models.blocks.mamba import Mamba
 from sim.models.layer import Kernel
 from sim.models.stacks.deepseek.linear import (
@@ -34,20 +37,37 @@ def _chunks(site: Shared, m: Mamba) -> int:
     return site.sequences * -(-site.length // m.chunk)
 
 
-def _batched(site: Shared, m: Mamba, each: int, rows: int, n: int, k: int) -> GroupedGemm:
-    """One product [rows, k] x [k, n] for each chunk and each of `each` heads or groups."""
-    groups = _chunks(site, m) * each
-    return GroupedGemm(groups, groups * rows, n, k, "fprop", "bf16")
+class Streams(NamedTuple):
+    """Bytes of a token: x (as many: z and gradients), B or C, a chunk's products of both (FP32), states in BF16, and a
+    number a head in FP32."""
+
+    x: int
+    b: int
+    cb: int
+    states: float
+    head: int
 
 
-def _states(site: Shared, m: Mamba, tail: str) -> list[Kernel]:
-    """Decays, states of chunks, what they hand on, and the products of C and B; run again in backward."""
-    t, passed = site.tokens, FP32_WIDTH * m.inner * m.state
+def streams(site: Shared, m: Mamba) -> Streams:
+    """Of a scan."""
+    states = BF16_WIDTH * m.inner * m.state * _chunks(site, m) / site.tokens
+    b = BF16_WIDTH * m.groups * m.state
+    return Streams(BF16_WIDTH * m.inner, b, FP32_WIDTH * m.groups * m.chunk, states, FP32_WIDTH * m.heads)
+
+
+def _kernel(site: Shared, name: str, kind: str, read: float, write: float) -> Kernel:
+    return Kernel(name, Memory(f"scan_{kind}", site.tokens, read, write))
+
+
+def _states(site: Shared, m: Mamba, tail: str = "") -> list[Kernel]:
+    """Decays, states of chunks, what they hand on, and the products of C and B; again in backward, where what is handed
+    on stays in FP32."""
+    x, b, cb, states, head = streams(site, m)
     return [
-        Kernel(f"chunk_cumsum{tail}", Memory("elementwise", t, BF16_WIDTH * m.heads, 2 * FP32_WIDTH * m.heads)),
-        Kernel(f"chunk_state{tail}", _batched(site, m, m.heads, m.width, m.state, m.chunk)),
-        Kernel(f"state_passing{tail}", Memory("elementwise", _chunks(site, m), passed, passed)),
-        Kernel(f"bmm_chunk{tail}", _batched(site, m, m.groups, m.chunk, m.chunk // 2, m.state)),
+        _kernel(site, f"chunk_cumsum{tail}", "cumsum", head / 2, 2 * head),
+        _kernel(site, f"chunk_state{tail}", "chunk_state", x + b + 2 * head, 2 * states),
+        _kernel(site, f"state_passing{tail}", "passing", 2 * states, 2 * states if tail else states),
+        _kernel(site, f"bmm_chunk{tail}", "bmm", 2 * b, cb),
     ]
 
 
@@ -63,12 +83,14 @@ def forward(site: Shared, m: Mamba) -> list[Kernel]:
     ]
 
 
-def forward_scan(site: Shared, m: Mamba) -> list[Kernel]:
-    """Convolution and scan."""
-    # what the state holds and what is inside the chunk, in one kernel
-    inside = _batched(site, m, m.heads, m.chunk, m.width, m.state + m.chunk // 2)
+def forward_scan(site: Shared, m: Mamba, gated: bool = False) -> list[Kernel]:
+    """Convolution and scan, whose last kernel has what the state holds and what is inside the chunk; where it is gated,
+    the gate too, with the output before and behind it."""
+    x, b, cb, states, head = streams(site, m)
     convolution = Kernel("conv1d", elementwise(site.tokens, m.convolved))
-    return [convolution, *_states(site, m, ""), Kernel("chunk_scan", inside)]
+    outputs = 1 + gated
+    scan = _kernel(site, "chunk_scan", "chunk_scan", cb + outputs * x + 2 * head + b + states, outputs * x)
+    return [convolution, *_states(site, m), scan]
 
 
 def backward(site: Shared, m: Mamba) -> list[Kernel]:
@@ -92,25 +114,31 @@ def again(site: Shared, m: Mamba) -> list[Kernel]:
     return [Kernel("conv1d_recompute", elementwise(site.tokens, m.convolved)), *_states(site, m, "_recompute")]
 
 
+def gate_backward(site: Shared, m: Mamba) -> Kernel:
+    """Gradients of the gate and of what it took."""
+    x = streams(site, m).x
+    return _kernel(site, "chunk_scan_bwd_dz", "dz", 4 * x, 2 * x)
+
+
 def backward_scan(site: Shared, m: Mamba) -> list[Kernel]:
     """Gradients of the scan and of the convolution."""
-    q, n, p, passed = m.chunk, m.state, m.width, FP32_WIDTH * m.inner * m.state
-    sums = {name: FP32_WIDTH * m.groups * width for name, width in (("dB", n), ("dC", n), ("dcb", q))}
+    x, b, cb, states, head = streams(site, m)
+    sums = {"dB": 2 * b, "dC": 2 * b, "dcb": cb}
     return [
-        Kernel("chunk_scan_bwd_dstates", _batched(site, m, m.heads, p, n, q)),
-        Kernel("state_passing_bwd", Memory("elementwise", _chunks(site, m), 2 * passed, passed)),
-        Kernel("chunk_scan_chunk_state_bwd_dx", _batched(site, m, m.heads, q, p, n + q // 2)),
-        Kernel("chunk_state_bwd_db", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dC", _batched(site, m, m.heads, q, n, p)),
-        Kernel("chunk_scan_bwd_dcb", _batched(site, m, m.heads, q, q // 2, p)),
-        Kernel("bmm_chunk_bwd_dB", _batched(site, m, m.groups, q, n, q // 2)),
-        Kernel("bmm_chunk_bwd_dC", _batched(site, m, m.groups, q, n, q // 2)),
+        _kernel(site, "chunk_scan_bwd_dstates", "dstates", b + x + head, 2 * states),
+        _kernel(site, "state_passing_bwd", "passing_backward", 4 * states, 2 * states),
+        _kernel(site, "chunk_scan_chunk_state_bwd_dx", "dx", 2 * x + b + cb + states + 2 * head, x + head),
+        _kernel(site, "chunk_state_bwd_db", "db", x + states + b + 2 * head, 2 * b + head),
+        _kernel(site, "chunk_scan_bwd_dC", "dc", x + states + b + head, 2 * b + head),
+        _kernel(site, "chunk_scan_bwd_dcb", "dcb", 2 * x + 2 * head, cb),
+        _kernel(site, "bmm_chunk_bwd_dB", "bmm_backward", cb + 3 * b, b),
+        _kernel(site, "bmm_chunk_bwd_dC", "bmm_backward", cb + 3 * b, b),
         # parts of the gradients of B and C and of their products', which torch sums
         *(Kernel(f"sum_{name}", Memory("elementwise", site.tokens, width, width)) for name, width in sums.items()),
         *[Kernel("scan_small", Memory("tiny", 1, 0.0, 0.0))] * SMALL,
         # decays inside a chunk, from all pairs of its tokens again
-        Kernel("chunk_scan_bwd_ddA", _batched(site, m, m.heads, q, q // 2, p)),
-        Kernel("chunk_cumsum_bwd", Memory("elementwise", site.tokens, 2 * FP32_WIDTH * m.heads, BF16_WIDTH * m.heads)),
+        _kernel(site, "chunk_scan_bwd_ddA", "dda", 2 * x + cb + 2 * head, head),
+        _kernel(site, "chunk_cumsum_bwd", "cumsum_backward", 2.5 * head, head / 2),
         Kernel("conv1d_bwd", elementwise(site.tokens, m.convolved, 2)),
     ]
 

@@ -7,7 +7,7 @@ its own backward (mamba_ssm, ops/triton/ssd_combined.py, `_chunk_scan_bwd_dz`); 
 """
 
 from hwmodels.formats import PLAIN_BF16
-from hwmodels.op import copy, elementwise, norm
+from hwmodels.op import copy, norm
 from hwmodels.refused import Refused
 from sim.models.blocks.mamba import Mamba
 from sim.models.layer import Kernel
@@ -33,9 +33,9 @@ def forward(site: Shared, m: Mamba) -> list[Kernel]:
         raise Refused("parallel.context is not built for mamba layers; legal: 1")
     t, h = site.tokens, site.shape.hidden
     out = [*normed(site, "input_norm", site.own, h), *first(site, "in_proj", m.columns, h)]
-    out += [*_turned(site, "scan_in", m.columns), *scan.forward_scan(site, m)]
-    out += [Kernel("scan_gate", elementwise(t, m.inner), host=0.0), *_turned(site, "scan_out", m.inner)]
-    out += [Kernel("scan_norm", norm(t, m.inner)), *last(site, "out_proj", h, m.inner)]
+    out += [*_turned(site, "scan_in", m.columns), *scan.forward_scan(site, m, gated=True)]
+    out += [*_turned(site, "scan_out", m.inner), Kernel("scan_norm", norm(t, m.inner))]
+    out += last(site, "out_proj", h, m.inner)
     return [*out, fused("residual", site.own, h, 2, 1)]
 
 
@@ -44,7 +44,7 @@ def backward(site: Shared, m: Mamba) -> list[Kernel]:
     t, own, h = site.tokens, site.own, site.shape.hidden
     out = [*last_dgrad(site, "out_proj", h, m.inner), *norm_backward("scan_norm_bwd", t, m.inner)]
     out += [*_turned(site, "dscan_out", m.inner), *scan.again(site, m)]
-    out += [Kernel("chunk_scan_bwd_dz", elementwise(t, m.inner, 4, 2)), *scan.backward_scan(site, m)]
+    out += [scan.gate_backward(site, m), *scan.backward_scan(site, m)]
     out += [*_turned(site, "dscan_in", m.columns), *first_dgrad(site, "in_proj", m.columns, h)]
     end = [*transposed(site, "input_norm", own, h), *norm_backward("input_norm_bwd", own, h)]
     return out + piece(site, END, [*end, fused("add_residual", own, h, 2, 1)])
