@@ -57,6 +57,11 @@ class Tables:
         return rate / self.reference["hbm_bytes_per_s"] if rate else 1.0
 
 
+TWINS = "twins"
+"""Folder of a card with the tables of its kernels as they were when another card's were measured, where its own are of
+newer ones: what the two cards are compared by (numerics.accuracy.siblings). Nothing is priced by them."""
+
+
 def available() -> tuple[str, ...]:
     """Names that `load` knows."""
     return _available(FOLDER.stat().st_mtime_ns)
@@ -69,16 +74,21 @@ def _available(changed: int) -> tuple[str, ...]:
 
 def libraries(device: str) -> tuple[str, ...]:
     """Libraries whose kernels were measured on `device`."""
-    return tuple(sorted(file.parent.name for file in (FOLDER / device).glob("*/gemm.json")))
+    folders = {file.parent.name for file in (FOLDER / device).glob("*/gemm.json")}
+    return tuple(sorted(folders - {TWINS}))
 
 
 @cache
 def load(device: str) -> Tables:
-    """The tables of `device`, or of a library on it (h200/torch). Raises FileNotFoundError when it has none."""
-    files = {p.stem: json.loads(p.read_text()) for p in sorted((FOLDER / device).glob("*.json"))}
+    """The tables of `device`, of a library on it (h200/torch), or its twins (h200/twins), which have the rest of them
+    from its own. Raises FileNotFoundError when it has none."""
+    files = _files(device)
     if not files:
         raise FileNotFoundError(f"hwmodels/tables/{device} holds no tables")
-    if "/" in device:
+    card, _, part = device.partition("/")
+    if part == TWINS:
+        files = _files(card) | files
+    elif part:
         return _of_library(device, files)
     gemm, memory, attention = files["gemm"], files["memory"], files["attention"]
     exact: dict[Any, dict[str, Any]] = {}
@@ -98,10 +108,14 @@ def load(device: str) -> Tables:
         by_direction.setdefault(row["direction"], []).append(row)
         exact[attention_of(row)] = row
     return Tables(
-        device, gemm["source"], gemm["sms"], gemm["reference"], exact, groups, kinds, by_direction, gemm["fit"],
+        card, gemm["source"], gemm["sms"], gemm["reference"], exact, groups, kinds, by_direction, gemm["fit"],
         memory["fit"], {r["beside"]: r for r in files["exchange"]["rows"]},
         {r["class"]: r for r in files["contention"]["rows"]}, files["contention"]["launch_gap_us"],
     )  # fmt: skip
+
+
+def _files(folder: str) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((FOLDER / folder).glob("*.json"))}
 
 
 def _of_library(folder: str, files: Mapping[str, Any]) -> Tables:

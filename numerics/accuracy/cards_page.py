@@ -101,7 +101,7 @@ ORDER = ("product", "attention", "stream", "latency")
 
 def _flat(rows: Iterable[Both], source: str, target: str) -> list[Both]:
     """The same rows, with all of the source's time scaled by bandwidth."""
-    old, new = calibration.load(source), calibration.load(target)
+    old, new = (calibration.load(siblings.beside(card)) for card in (source, target))
     ratio = old.reference["hbm_bytes_per_s"] / new.reference["hbm_bytes_per_s"]
     return [replace(b, priced_us=old.exact[b.op]["us"] * ratio) for b in rows]
 

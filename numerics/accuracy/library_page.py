@@ -118,8 +118,9 @@ def _rates(rows: list[Row]) -> Iterator[list[str]]:
     """Products and attention by how long a burst is: rates, and what load adds."""
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
-        op, us = operation(row.row), row.row["burst_us"]
+        op = operation(row.row)
         if op.flop():
+            us = row.row["burst_us"]
             size = "under 0.1 ms" if us < 100 else "0.1 to 3 ms" if us < 3000 else "over 3 ms"
             groups[_called(kind(op)), size].append(row)
     for (name, size), group in sorted(groups.items()):

@@ -2,8 +2,9 @@
 
 `python -m numerics calibrate --gpu` runs this repository's kernels at the same shapes on every card. So a card's row
 stands beside what the ladder's rung "transferred" says of it from a sibling's tables (utilisation held; bandwidth and
-rate by the data sheets), and nothing but the card differs. The H800 profile's kernels are others: beside them a card's
-rows say how this repository's kernels compare with DeepSeek's, on a chip that computes alike.
+rate by the data sheets), and nothing but the card differs: of an H200, whose tables are of newer kernels, the rows of
+the day that an H100 was measured stand there (hwmodels/tables/h200/twins). The H800 profile's kernels are others:
+beside them a card's rows say how this repository's kernels compare with DeepSeek's, on a chip that computes alike.
 """
 
 from collections import defaultdict
@@ -50,6 +51,12 @@ def measured_cards() -> tuple[str, ...]:
     return tuple(d for d in calibration.available() if calibration.load(d).sms == device.load(d).sms)
 
 
+def beside(card: str) -> str:
+    """The tables of a card that another one's stand beside: with the same kernels."""
+    twins = f"{card}/{calibration.TWINS}"
+    return twins if (calibration.FOLDER / twins).is_dir() else card
+
+
 def pairs() -> Iterator[tuple[str, str]]:
     """Each card with every other: (tables, priced device)."""
     cards = measured_cards()
@@ -61,8 +68,8 @@ def transferred(source: str, target: str) -> list[Both]:
 
     Raises FileNotFoundError where either has no tables.
     """
-    known, measured = calibration.load(source), calibration.load(target)
-    card = replace(device.load(target), tables=None, siblings=(source,))
+    known, measured = (calibration.load(beside(card)) for card in (source, target))
+    card = replace(device.load(target), tables=None, siblings=(beside(source),))
     return _priced(Pricer(card, machine()[1], 0), known, measured)
 
 
@@ -102,7 +109,7 @@ class Fit(NamedTuple):
 def refits(source: str, target: str) -> list[Fit]:
     """Leave one kind out: the constants that bring the other kinds back best (median error on a grid), and this kind's
     median error with them. Raises FileNotFoundError where either has no tables."""
-    known, measured = calibration.load(source), calibration.load(target)
+    known, measured = (calibration.load(beside(card)) for card in (source, target))
     old, new = (t.reference["hbm_bytes_per_s"] for t in (known, measured))
     kinds: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for op, row in known.exact.items():

@@ -4,13 +4,16 @@ Made from the JSON that `python -m numerics bench` writes; nothing is typed in.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from hwmodels.units import GIGA, TERA
 
 ROOT = Path(__file__).resolve().parents[2]
+OTHER_WORK = ("bf16", "by row")
+"""Words in the names of torch's calls that do other work than ours."""
 MEASURED = ROOT / "docs" / "kernels"
 """One JSON a card."""
 PAGE = ROOT / "docs" / "KERNELS.md"
@@ -23,8 +26,8 @@ passed its gate on that card. *bound* is the larger of FLOP over the matrix rate
 same card reached in the same run (a product of 8,192^3 and a copy of 1 GiB); *of bound* is the part of it that a
 kernel reached. A *library* is torch's own call for the same work or less (rowwise scales instead of blocks, BF16
 instead of FP8). A *rival* is another project's kernel for the same work, timed after its output passed our gate:
-DeepGEMM (03d0be3, built on the card) and FlashAttention-4, where `--rivals` named a folder that holds them. The table
-compares with the fastest of all.
+DeepGEMM (03d0be3, built on the card) and FlashAttention-4 (4.0.0b36: its kernels compiled ahead, their host side
+written anew), where `--rivals` named a folder that holds them. The first table compares with the fastest of all.
 
 Forms of products: *default* (what a call without a choice takes); `192x128 3 consumers s4`: tiles of rows x columns,
 warpgroups that multiply, blocks of K under way (numerics/kernels/wgmma.py), *pair* where two programs load rows for
@@ -84,9 +87,27 @@ def _card(document: Mapping[str, Any], last: Mapping[tuple[str, str], str]) -> I
         "kernel | shape | fastest form | us | of bound | best other call | us | times as fast as it",
         map(_verdict, kept),
     )
+    yield "\nThe default form beside each other kernel, by the geometric mean over shapes and the least of them:\n"
+    yield from _table("kernel | rows | other | shapes | times as fast as it | least", _beside(rows))
     yield "\nEvery form:\n"
     yield from _table("kernel | shape | form | us | 10 % | 90 % | TFLOP/s | GB/s | of bound", map(_row, rows))
     yield ""
+
+
+def _beside(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """Kernel, its rows where they are told apart (or its direction), the other, shapes, mean and least ratio of times.
+    Other projects' kernels, and torch's for the same work; BF16 and rowwise scales, which are other work, are not."""
+    ours = [r for r in rows if r["kind"] == "ours" and "median_us" in r and "never promoted" not in r["variant"]]
+    own = {(r["family"], r["case"]): r["median_us"] for r in sorted(ours, key=lambda r: r["variant"] == "default")}
+    ratios: dict[tuple[str, str, str], list[float]] = {}
+    for r in rows:
+        if r["kind"] != "ours" and not any(word in r["variant"] for word in OTHER_WORK) and "median_us" in r:
+            end = {"gemm": "x", "attention": " tokens"}.get(r["family"])
+            part = r["case"].partition(end)[0] if end else ""
+            ratio = r["median_us"] / own[r["family"], r["case"]]
+            ratios.setdefault((r["family"], part, r["variant"]), []).append(ratio)
+    for (family, part, other), each in ratios.items():
+        yield [family, part, other, str(len(each)), f"{geometric_mean(each):.3f}", f"{min(each):.3f}"]
 
 
 def _verdict(v: Mapping[str, Any]) -> list[str]:

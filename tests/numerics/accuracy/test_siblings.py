@@ -18,8 +18,8 @@ def test_cards_are_those_measured_whole():
 @pytest.mark.parametrize("pair", list(siblings.pairs()), ids="-".join)
 def test_every_operation_is_on_both_cards_and_comes_back(pair):
     rows = siblings.transferred(*pair)
-    exact = calibration.load(pair[0]).exact
-    assert len(rows) > 400 and {b.op for b in rows} <= set(calibration.load(pair[1]).exact)
+    exact = calibration.load(siblings.beside(pair[0])).exact
+    assert len(rows) > 400 and {b.op for b in rows} <= set(calibration.load(siblings.beside(pair[1])).exact)
     sides = {side: score(found) for side, found in by_side(rows).items()}
     assert sides["product"].median < 0.02 and sides["attention"].median < 0.02
     assert sides["stream"].median < 0.06 and sides["latency"].median < 0.07
@@ -36,7 +36,7 @@ def test_a_kind_comes_back_by_constants_it_had_no_say_in(pair):
 @pytest.mark.parametrize("pair", list(siblings.pairs()), ids="-".join)
 def test_the_constants_are_unbiased_and_near_the_best(pair):
     """Rate and power trade against each other, so which of the best is the best says little."""
-    known, found = (calibration.load(name) for name in pair)
+    known, found = (calibration.load(siblings.beside(name)) for name in pair)
     old, new = (t.reference["hbm_bytes_per_s"] for t in (known, found))
     rows = [(row["us"], op.bytes(), found.exact[op]["us"]) for op, row in known.exact.items()
             if isinstance(op, Memory) and op.bytes() and op in found.exact]  # fmt: skip
@@ -52,7 +52,7 @@ def test_the_constants_are_unbiased_and_near_the_best(pair):
 
 def test_a_flat_ratio_would_be_far_worse():
     """All time scaled by bandwidth, as the ladder did before two cards were measured."""
-    known, found = calibration.load("h100"), calibration.load("h200")
+    known, found = calibration.load("h100"), calibration.load("h200/twins")
     ratio = known.reference["hbm_bytes_per_s"] / found.reference["hbm_bytes_per_s"]
     rows = [b for b in siblings.transferred("h100", "h200") if b.side in ("stream", "latency")]
     flat = np.median([abs(known.exact[b.op]["us"] * ratio / b.us - 1) for b in rows])
