@@ -293,12 +293,19 @@ def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
         mail.come(position, 0, own)
 
     @lru_cache(maxsize=ALIKE)
+    def longer(row: int, kind: int, offset: int) -> Floats:
+        """What a draw makes of an offset: most steps are alike."""
+        return np.asarray(scale[row, kind] * offset)
+
+    wire = np.empty_like(wires)
+
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
-        """What a draw makes of an offset and of the wire behind it: most steps are alike."""
-        at: Floats = scale[row, kind] * offset
-        if delay:
-            at += wires * delay
-        return at
+        """The same with the wire behind it, until the next is asked for."""
+        at = longer(row, kind, offset)
+        if not delay:
+            return at
+        np.multiply(wires, delay, out=wire)
+        return np.add(wire, at, out=wire)
 
     for position, step, waits, row, length, outputs in track.legs:
         own = free[position]
