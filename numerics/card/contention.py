@@ -19,6 +19,7 @@ import torch
 
 from hwmodels.beside import contention_family
 from hwmodels.op import Memory
+from hwmodels.tables import TWINS
 from hwmodels.units import GIGA, KIB, KILO, MIB, MS_PER_S, US_NS, US_PER_S
 from numerics.card import needs, rig
 from numerics.card.bench import reason
@@ -180,10 +181,12 @@ def tables(groups: Mapping[str, list[Row]], whole: Mapping[str, Table], sms: int
 
 
 def again(folder: Path) -> dict[str, Table]:
-    """The contention table of a card made again from its measured rows, which stay as they are. Raises
-    FileNotFoundError for a card that was not measured with two GPUs."""
-    names = ("gemm", "memory", "attention", "contention", "beside")
-    whole = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+    """The contention table of a card made again from its measured rows, which stay as they are: those beside a push,
+    over those alone of the same kernels (its twins', if any). Raises FileNotFoundError for a card that was not measured
+    with two GPUs."""
+    alone = twins if (twins := folder / TWINS).is_dir() else folder
+    places = {"gemm": alone, "memory": alone, "attention": alone, "contention": folder, "beside": folder}
+    whole = {name: json.loads((at / f"{name}.json").read_text(encoding="utf-8")) for name, at in places.items()}
     sms = int(whole["contention"]["reference"]["sms"]) - HELD
     made = tables({"beside": whole["beside"]["rows"]}, whole, sms)["contention"]
     said = {**made["provenance"], "made_again": "python -m numerics calibrate --again, from beside.json"}

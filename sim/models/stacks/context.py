@@ -26,7 +26,8 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import CONTEXT
 
 AROUND = (
-    "ring_send", "pack_kv", "half_kv", "begin_*", "join_*", "gather_k", "gather_v", "order_*", "swap_*",
+    "ring_send", "pack_kv", "half_kv", "begin_output", "join_output", "begin_lse", "join_lse", "gather_k", "gather_v",
+    "order_*", "swap_*",
 )  # fmt: skip
 """Names of kernels around attention forward, as patterns (see `sim.models.stacks.again`)."""
 Launched = Callable[[Attention], list[Kernel]]
