@@ -237,7 +237,8 @@ def test_stale_tables_are_listed_and_exit_1(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("fresh: ")
     monkeypatch.setattr(provenance, "stale", lambda device: [f"{device}/gemm.json: stale"])
     assert cli.main(["calibrate", "--stale"]) == cli.FAILED
-    assert "h800/gemm.json: stale" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "h800/gemm.json: stale" in shown and "h200/torch/gemm.json" in shown and "twins" not in shown
 
 
 def test_tables_are_told_where_their_program_moved(tmp_path, monkeypatch, capsys):
