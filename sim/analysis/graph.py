@@ -297,15 +297,13 @@ def _ends(graph: Graph, track: Track, scale: Floats, wires: Floats) -> Floats:
         """What a draw makes of an offset: most steps are alike."""
         return np.asarray(scale[row, kind] * offset)
 
-    wire = np.empty_like(wires)
-
     def later(row: int, kind: int, offset: int, delay: int) -> Floats:
-        """The same with the wire behind it, until the next is asked for."""
-        at = longer(row, kind, offset)
+        """The same with the wire behind it."""
         if not delay:
-            return at
-        np.multiply(wires, delay, out=wire)
-        return np.add(wire, at, out=wire)
+            return longer(row, kind, offset)
+        at: Floats = wires * delay
+        at += longer(row, kind, offset)
+        return at
 
     for position, step, waits, row, length, outputs in track.legs:
         own = free[position]
