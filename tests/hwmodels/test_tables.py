@@ -119,3 +119,10 @@ def test_a_device_without_tables_is_named() -> None:
 
 def test_tables_are_read_once() -> None:
     assert tables.load("h800") is tables.load("h800")
+
+
+def test_twins_have_the_rest_from_their_card_and_are_no_library() -> None:
+    own, twins = tables.load("h200"), tables.load("h200/twins")
+    assert tables.libraries("h200") == ("torch",) and twins.device == "h200" and twins.library is None
+    assert twins.exact.keys() == own.exact.keys() and twins.exact != own.exact
+    assert (twins.contention, twins.exchanges) == (own.contention, own.exchanges)

@@ -14,6 +14,7 @@ from sim import simulation
 from sim.analysis import metrics
 from sim.engine.kit import kit_of
 from sim.models.layer import COMMUNICATION, COMPUTE, Kernel
+from sim.models.stacks.sharing import TENSOR
 from sim.scenario import from_mapping, load
 from sim.step.overlap import Composition, Phase
 from sim.step.template import Segment, Task, Template
@@ -197,12 +198,12 @@ def test_shares(main):
 COPY = Memory("copy", 1, 1.0, 1.0)
 
 
-def kit(compute, talk, family="memory", gap=0, op=COPY):
+def kit(compute, talk, family="memory", gap=0, op=COPY, meets=""):
     """A kit with one kernel a lane: compute and an exchange that start together. gap: of each, after it."""
     price = Price(compute, compute, "measured", "by hand", 0.0, family)
     exchange = Price(talk, talk, "interpolated", "by hand", 0.0, "exchange")
     compute, talk = compute + gap, talk + gap
-    segments = (Segment(COMPUTE, 0, 1, 0, (), "", 1), Segment(COMMUNICATION, 0, 1, 0, (), "expert", 0))
+    segments = (Segment(COMPUTE, 0, 1, 0, (), meets, 1), Segment(COMMUNICATION, 0, 1, 0, (), "expert", 0))
     fine = Template(
         "F", 0, -1, segments, ((0,), (1,), (), ()), ((compute,), (talk,), (), ()), ((compute,), (talk,), (), ()),
         ((gap,), (gap,), (), ()), ((Task("c", 0, "F", price, 112),), (Task("x", 0, "F", exchange, 20),), (), ()),
@@ -222,6 +223,14 @@ def test_profile_of_two_lanes(compute, talk):
     assert (inside["exposed"], inside["peers"]) == (max(0, talk - compute), 0)
     assert found.shares == {"measured": compute, "interpolated": talk}
     assert (found.products, found.memory, found.gaps) == (0, compute, 0)
+
+
+@given(collective=st.integers(1, 10**6), talk=st.integers(1, 10**6))
+def test_a_tensor_groups_collective_is_exposed_wherever_it_runs(collective, talk):
+    """On the compute lane, beside another micro-batch's exchange (sim.step.overlap): no compute runs in its place."""
+    inside = metrics.alone(kit(collective, talk, meets=TENSOR))
+    assert (inside["compute"], inside["communication"]) == (0, collective + talk)
+    assert inside["exposed"] == collective + max(0, talk - collective)
 
 
 PRICER = Pricer(node.load("h800x8").device, wires(node.load("h800x8"), None), 20)
