@@ -4,10 +4,13 @@ import re
 from html import unescape
 from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from reports import campaign
 from reports.studies import campaign as study
+from sim.campaign.answer import run
+from sim.experiments.kinds import load
 
 SPREAD = {"mean": 2.0, "p5": 1.0, "p25": 1.5, "p50": 2.0, "p75": 2.5, "p95": 3.0}
 HOURS = {"work": 7200.0, "checkpoints": 360.0, "evaluation": 0.0, "changes": 0.0, "slow": 0.0, "recomputed": 1800.0,
@@ -51,6 +54,13 @@ def test_the_page_has_its_parts_and_no_script() -> None:
     assert "<script" not in text and "PP2 &lt;CP4&gt;" in text and "a &lt;table&gt;" in text
     assert "3 of 9 batches of grows" in text and "with seed=1" in text
     assert "with steps' interval 0.5 to 4.5 (90" in unescape(text) and "0.50 to 4.50" in text
+
+
+def test_docs_say_what_a_run_says_today() -> None:
+    """The study's point as it is: other points move with it. `python -m sim study campaign` renews them."""
+    own = run(load("campaign_v3", ["campaign.seeds=400"])).summary["campaign"]
+    text = (Path(__file__).parents[2] / "docs" / "CAMPAIGN.md").read_text(encoding="utf-8")
+    assert study._published(own) in text and study._hours(own) in text
 
 
 def test_the_waterfall_ends_where_the_hours_do() -> None:
