@@ -129,7 +129,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
         yield from _precise(scenario)
     for key, owners in WHOSE.items():
         word = getattr(stack, key)
-        if key in kind.options and owners.get(word, stack.name) != stack.name:
+        if key in kind.options and not has(stack.name, key, word):
             legal = ", ".join([getattr(Stack(), key), *(each for each, name in owners.items() if name == stack.name)])
             yield (f"stack.{key}", "stack"), f"{word} {key} is {owners[word]}'s; legal: {legal}"
     if stack.unpadded and stack.compiled:
@@ -139,13 +139,22 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if not stack.loss_parallel and "loss_parallel" in kind.options and scenario.parallel.tensor == 1:
         what = "a rank with the whole vocabulary shares its loss with nobody"
         yield ("stack.loss_parallel", "parallel.tensor"), f"{what}; legal: true, or parallel.tensor 2 or more"
-    if kind.plain and scenario.precision == "fp8_current" and not stack.compiled:
-        what = "torchao's casts are fast only where torch.compile fuses them"
-        yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision fp8_current: true"
+    if kind.plain:
+        yield from _torchaos(scenario)
     if scenario.precision not in kind.precisions:
         what = f"the {stack.name} stack has no kernels for {scenario.precision}"
         yield ("precision", "stack"), f"{what}; legal: {', '.join(kind.precisions)}"
     yield from _again(scenario)
+
+
+def _torchaos(scenario: Scenario) -> Iterator[Finding]:
+    """Precisions of torchao where torch.compile has not fused their casts, or does not get through them."""
+    if scenario.precision in ("fp8_current", "mxfp8") and not scenario.stack.compiled:
+        what = "torchao's casts are fast only where torch.compile fuses them"
+        yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision {scenario.precision}: true"
+    if scenario.precision == "mxfp8" and scenario.parallel.tensor > 1:
+        what = "torchao's MXFP8 is not compiled over ranks that share a layer (pytorch/torchtitan issue 2401)"
+        yield ("parallel.tensor", "stack", "precision"), f"{what}; legal: 1, or another precision"
 
 
 def _precise(scenario: Scenario) -> Iterator[Finding]:
@@ -185,6 +194,13 @@ def _attends(scenario: Scenario) -> Iterator[Finding]:
 
 WHOSE = {"norms": {"plain": "torch", "cudnn": "megatron"}, "rope": {"complex": "torch", "plain": "megatron"}}
 """Key -> word -> the one stack that has it."""
+
+
+def has(stack: str, key: str, word: object) -> bool:
+    """Whether a stack that knows an option has such a word for it."""
+    return WHOSE.get(key, {}).get(str(word), stack) == stack
+
+
 BLOCKS = ("mxfp8", "nvfp4")
 """Precisions whose scales tensor cores read in an order of their own."""
 SCALED_LATER = ("norm", "activation")

@@ -42,7 +42,7 @@ KINDS = {
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
          "rope", "repeated", "compiled_ends", "update", "clips", "flat", "metrics"),
-        ("bf16", "fp8_current"),
+        ("bf16", "fp8_current", "mxfp8"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(

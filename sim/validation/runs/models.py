@@ -116,6 +116,11 @@ def layers(document: Mapping[str, Any]) -> int:
     return _said(document, "layers")
 
 
+def mixture(run: Run) -> bool:
+    """Whether a row's model has experts."""
+    return "MoE" in run.parameters or (run.expert or 1) > 1
+
+
 def predicts(run: Run) -> int:
     """Prediction modules of a row's model, where it says none."""
     return _said(model(run), "mtp_depth")

@@ -1,12 +1,13 @@
 """A row as a scenario: its model, machine, layout and words in one mapping, and what was left to defaults."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwmodels.refused import Refused
 from sim.models.stacks.stack import KINDS
 from sim.scenario.files import from_mapping
+from sim.scenario.software import has
 from sim.scenario.values import Scenario
 from sim.validation.runs import layouts, machines, models, software, words
 from sim.validation.runs.rows import Run
@@ -74,18 +75,21 @@ def mapped(run: Run) -> Mapped:
     if run.wrong:
         raise Refused(run.wrong)
     family = software.family(run)
+    run = _completed(family, run)
     said = list(words.meanings(run))
     if refused := next((each.refused for each in said if each.refused), ""):
         raise Refused(refused)
     keys = {key: value for each in said for key, value in each.keys.items()}
     own = _of_model(family, run)
-    stack = software.stack(own.get("stack", family["stack"]), keys.get("precision", PRECISION))
+    stacks = own.get("stack", family["stack"])
+    stack = software.stack(stacks, keys.get("precision", PRECISION), models.mixture(run))
+    stands = family.get("instead", "") if stack != stacks[0] else ""
     row = family.get("rows", {}).get(run.id, {}).get("keys", {})
     keys = {
         **family.get("keys", {}), **own.get("keys", {}), **_of_release(family, run), **_layout_string(run, own, keys),
         **_of_software(family, run, keys.get("precision", PRECISION)), **keys, **row,
     }  # fmt: skip
-    keys = {key: value for key, value in keys.items() if MATTERS.get(key, _has)(run, stack) and _known(key, stack)}
+    keys = {key: value for key, value in keys.items() if _matters(run, stack, key, value)}
     if keys.get("parallel.shard") == layouts.replicas(run) * (run.context or 1):
         del keys["parallel.shard"]
     given = {*keys, *NOT_ASKED, *(["parallel.expert_tensor"] if run.expert_tensor else [])}
@@ -98,10 +102,11 @@ def mapped(run: Run) -> Mapped:
     notes = [
         *(note for each in said for note in (*each.notes, *each.instead)),
         *(each.note for each in other),
-        machines.gpu(run).note,
-    ]
+        machines.gpu(run).note, stands,
+    ]  # fmt: skip
     notes += [models.instead(run), *(f"not understood: {each.left}" for each in said if each.left)]
-    doubts = _doubts(run, said) + tuple(f"{each.key}{INSTEAD}" for each in other if each.note)
+    stood = ["stack.name"] * bool(stands) + [each.key for each in other if each.note]
+    doubts = _doubts(run, said) + tuple(f"{key}{INSTEAD}" for key in stood)
     return Mapped(_plain(run, stack, keys), defaults + doubts, tuple(dict.fromkeys(filter(None, notes))))
 
 
@@ -109,14 +114,21 @@ def _has(run: Run, stack: str) -> bool:
     return True
 
 
-def _known(key: str, stack: str) -> bool:
-    """Whether a stack that stands for a row's has such a key."""
+def _matters(run: Run, stack: str, key: str, value: Any) -> bool:
+    """Whether a key can matter to a row, and a stack that stands for the row's has it, and the value for it."""
     word = key.removeprefix("stack.")
-    return word in (key, "name") or word in KINDS[stack].options
+    known = word in (key, "name") or (word in KINDS[stack].options and has(stack, word, value))
+    return known and MATTERS.get(key, _has)(run, stack)
 
 
 PRECISION = "bf16"
 """Of a row that says none."""
+
+
+def _completed(family: Mapping[str, Any], run: Run) -> Run:
+    """The row with numbers of its columns that it leaves out, of axes, and that its family's sources say."""
+    columns = _of_model(family, run).get("columns", {})
+    return replace(run, **{name: value for name, value in columns.items() if getattr(run, name) in (None, 1)})
 
 
 def _of_model(family: Mapping[str, Any], run: Run) -> Mapping[str, Any]:

@@ -25,9 +25,17 @@ def family(run: Run) -> Mapping[str, Any]:
     return ANY[bool(TORCH.search(text)) and "megatron" not in text.casefold()]
 
 
-def stack(stacks: list[str], precision: str) -> str:
-    """The first that has kernels for a precision; the last where none has, which is then refused by name."""
-    return next((name for name in stacks if precision in KINDS[name].precisions), stacks[-1])
+def stack(stacks: list[str], precision: str, mixture: bool = False) -> str:
+    """The first that has kernels for a precision; the last where none has, which is then refused by name. mixture: of
+    experts, which torch multiplies in BF16 alone here."""
+
+    def known(name: str) -> bool:
+        return precision in KINDS[name].precisions and not (mixture and KINDS[name].plain and precision != BF16)
+
+    return next(filter(known, stacks), stacks[-1])
+
+
+BF16 = "bf16"
 
 
 class Instead(NamedTuple):
@@ -41,7 +49,10 @@ class Instead(NamedTuple):
 def instead(run: Run, name: str, keys: Mapping[str, Any]) -> Iterator[Instead]:
     """What a stack runs beside or instead of what a row says."""
     kind, eager = KINDS[name], keys.get("stack.compiled") is False
-    if kind.plain and keys["precision"] == "fp8_current":  # no eager kernels of torchao's casts are known
+    if kind.plain and keys.get("stack.compiled") and models.mixture(run):
+        note = "what torch.compile fuses of experts is not built: eager kernels stand for them, and for all else"
+        yield Instead("stack.compiled", False, note)
+    elif kind.plain and keys["precision"] != BF16:  # no eager kernels of torchao's casts are known
         note = "torchao's casts run eagerly have no kernels here: those of torch.compile stand for them"
         yield Instead("stack.compiled", True, note * eager)
     elif kind.plain and keys.get("overlap.tensor") and (run.tensor or 1) > 1:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from hwmodels.units import GIB, GIGA, MEGA
+from sim.validation.runs import models
 from sim.validation.runs.outcome import Outcome
 from sim.validation.runs.words import table
 
@@ -17,7 +18,7 @@ UNITS = {"GiB": GIB, "GB": GIGA, "MB": MEGA}
 
 def mixture(outcome: Outcome) -> bool:
     """Whether a row's model has experts."""
-    return "MoE" in outcome.run.parameters or (outcome.run.expert or 1) > 1
+    return models.mixture(outcome.run)
 
 
 def kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:

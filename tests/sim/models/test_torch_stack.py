@@ -182,9 +182,39 @@ def test_float8_is_cast_before_it_is_gathered_by_each_rank_its_own(overlap):
     assert sum(k.name == "cast_w_q" for k in here) == 1
 
 
-def test_float8_needs_compilation():
+def test_mxfp8_casts_rows_forward_and_columns_behind():
+    """Of BF16 tensors, in one pass each, with their scales (a byte for 32 elements) put in order by another kernel."""
+    changes = {"cluster": {"node": "b200x8", "nodes": 1}, "batch": {"sequences": 8}}
+    bf16, mxfp8 = (on(RUNS[0] | {"compiled": True}, **changes, precision=name) for name in ("bf16", "mxfp8"))
+    unit = next(unit for unit in mxfp8.units if unit.block)
+    # forward seven weights and the four tensors that seven products read; backward seven gradients of outputs by rows,
+    # seven weights by columns; then seven gradients of outputs and four inputs by columns
+    for direction, rows, columns in (("F", 7 + 4, 0), ("B", 7, 7), ("W", 0, 7 + 4)):
+        here, there = ([k for p in own.parts(unit, direction) for k in p.kernels] for own in (mxfp8, bf16))
+        assert products(here) == products(there)
+        assert sum(k.name.startswith("cast_columns_") for k in here) == columns
+        assert sum(k.name.startswith("cast_") for k in here) == rows + columns
+        assert sum(k.name.startswith("order_") for k in here) == rows + columns
+        assert not [k for k in here if k.name.startswith(("amax", "transpose"))]
+        assert {k.op.precision for k in here if isinstance(k.op, Gemm)} == {"mxfp8"}
+    hidden, kernels = mxfp8.site.shape.hidden, [k for p in mxfp8.parts(unit, "F") for k in p.kernels]
+    cast, order = (next(k.op for k in kernels if k.name == f"{what}_x_attn") for what in ("cast", "order"))
+    assert (cast.read, cast.write) == (2 * hidden, hidden * (1 + 1 / 32))
+    assert (order.read, order.write, order.rows) == (hidden / 32, hidden / 32, cast.rows)
+    assert mxfp8.lowering.kept(mxfp8.site, unit) == bf16.lowering.kept(bf16.site, unit)
+    assert mxfp8.parts(mxfp8.units[-1], "F") == bf16.parts(bf16.units[-1], "F")
+
+
+@pytest.mark.parametrize("precision", ["fp8_current", "mxfp8"])
+def test_float8_needs_compilation(precision):
     with pytest.raises(Exception, match="torchao's casts are fast only where torch"):
-        on(RUNS[0], precision="fp8_current")
+        on(RUNS[0], precision=precision)
+
+
+def test_mxfp8_is_of_layers_that_no_ranks_share():
+    changes = {"cluster": {"node": "b200x8", "nodes": 1}, "parallel": {"tensor": 8}, "precision": "mxfp8"}
+    with pytest.raises(Exception, match="torchao's MXFP8 is not compiled over ranks"):
+        on(RUNS[0] | {"compiled": True}, **changes)
 
 
 @pytest.mark.parametrize("q_rank", [0, 512])

@@ -1,11 +1,14 @@
 """A dozen rows, by hand: exactly the scenario that they say, and what is left to defaults."""
 
+from dataclasses import replace
+
 import pytest
 
-from sim.validation.runs.rows import FILE, read
+from sim.validation.runs.rows import FILE, UNSEEN, read
 from sim.validation.runs.scenario import mapped
 
 ROWS = {run.id: run for run in read(FILE)}
+LATER = {run.id: run for run in read(UNSEEN)}
 NCCL, RESULT = {"collectives": "nccl"}, ["result"]
 HYBRIDEP = NCCL | {"sms": 32}
 REDUCED = {"gradients": True, "parameters": True}
@@ -170,6 +173,30 @@ def test_a_stand_in_has_no_keys_of_the_stack_that_it_stands_for():
     """llm-foundry's rows in FP8 run Megatron's kernels here, which know no loop over parameters."""
     stacks = {name: mapped(ROWS[name]).plain["stack"] for name in ("LF-065", "LF-061")}
     assert stacks["LF-061"]["update"] == "loop" and "update" not in stacks["LF-065"]
+
+
+def test_mxfp8_of_torchtitan_is_torchs_own_and_nvfp4_is_megatrons_with_none_of_torchs_words():
+    own, other = (mapped(LATER[name]) for name in ("UN-TT-05", "UN-TT-04"))
+    assert (own.plain["stack"]["name"], own.plain["stack"]["norms"]) == ("torch", "plain")
+    assert own.scenario.precision == "mxfp8" and "stack.name (instead)" not in own.defaults
+    assert other.plain["stack"] == {"name": "megatron", "attention": "flash2", "bf16_last": 6}
+    assert "stack.name (instead)" in other.defaults and any("Megatron Core's stand" in note for note in other.notes)
+
+
+def test_compiled_mixtures_are_eager_ones_which_is_counted():
+    for name, stack in (("UN-AM-01", "torch"), ("UN-AM-02", "megatron")):  # BF16, MXFP8
+        row = mapped(LATER[name])
+        assert row.plain["stack"]["name"] == stack and not row.plain["stack"].get("compiled")
+    assert "stack.compiled (instead)" in mapped(LATER["UN-AM-01"]).defaults
+
+
+def test_ranks_that_a_row_leaves_out_are_its_recipes():
+    """GPT-OSS of AutoModel has a dash in its table, and ep_size in the recipe of that day; a row that says ranks keeps
+    them."""
+    for run, ranks in ((ROWS["AUTO-008"], 8), (LATER["UN-AU-03"], 64)):
+        assert run.expert == 1 and mapped(run).plain["parallel"]["expert"] == ranks
+        assert mapped(replace(run, expert=4)).plain["parallel"]["expert"] == 4
+    assert mapped(ROWS["AUTO-008"]).plain["recompute"] == "full"
 
 
 def test_what_a_release_computed_again_is_a_rows():

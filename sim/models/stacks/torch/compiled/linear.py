@@ -7,31 +7,55 @@ that read it, and what backward needs of it is kept in float8, or comes of the l
 that share a layer tokens are cast before they are gathered (torchao/float8/float8_tensor_parallel.py), each by its own
 rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed. How Inductor fuses a cast (a
 pass for the largest value, and one that casts) is assumed: no trace of it was at hand.
+
+torchao's MXFP8 (torchao/prototype/mx_formats/mx_linear.py @06f5ff434, mx_mm) has scales of 32 elements along a
+product's depth: what forward reads is cast by rows, and BF16 is what it keeps; backward casts an output's gradient by
+rows and by columns, and weights and input by columns, each in one pass over the BF16 tensor. A product reads scales in
+an order of their own, into which a kernel puts those of each of its sides (mx_ops.py, to_blocked).
 """
 
 from collections.abc import Sequence
 
-from hwmodels.formats import PLAIN_BF16, PLAIN_E4M3
+from hwmodels.formats import MXFP8, PLAIN_BF16, PLAIN_E4M3
 from hwmodels.op import Gemm, Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import kernels
 from sim.models.stacks.torch.kernels import tiny
 
-BF16 = "bf16"
+BF16, BLOCKS = "bf16", "mxfp8"
 
 
-def _cast(name: str, rows: int, width: int) -> list[Kernel]:
-    """Largest value, scale, cast."""
+def blocks(site: Shared) -> bool:
+    """Whether scales are of blocks along a product's depth, so that rows and columns are cast apart."""
+    return bool(site.recipe.linear == BLOCKS)
+
+
+def _blocks(name: str, rows: int, width: int) -> list[Kernel]:
+    """A BF16 tensor cast along one of its sides, and its scales put in order."""
+    row, out = PLAIN_BF16.row_bytes(width), MXFP8.row_bytes(width)
+    scales = out - PLAIN_E4M3.row_bytes(width)
+    return [
+        Kernel(f"cast_{name}", Memory("fused", rows, row, out)),
+        Kernel(f"order_{name}", Memory("fused", rows, scales, scales)),
+    ]
+
+
+def _cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """Largest value, scale, cast; or a cast of blocks by rows."""
+    if blocks(site):
+        return _blocks(name, rows, width)
     row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
     amax = Kernel(f"amax_{name}", Memory("fused", rows, row, 0.0))
     return [amax, tiny(f"scale_{name}", "fused"), Kernel(f"cast_{name}", Memory("fused", rows, row, out))]
 
 
-def _turned(name: str, rows: int, width: int) -> Kernel:
-    """A float8 tensor transposed."""
+def _turned(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """A float8 tensor transposed; or the BF16 tensor cast by columns."""
+    if blocks(site):
+        return _blocks(f"columns_{name}", rows, width)
     row = PLAIN_E4M3.row_bytes(width)
-    return Kernel(f"transpose_{name}", Memory("copy", rows, row, row))
+    return [Kernel(f"transpose_{name}", Memory("copy", rows, row, row))]
 
 
 def casts(site: Shared) -> bool:
@@ -41,7 +65,7 @@ def casts(site: Shared) -> bool:
 
 def cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     """Of what products read, where they are between casts."""
-    return _cast(name, rows, width) if casts(site) else []
+    return _cast(site, name, rows, width) if casts(site) else []
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -59,12 +83,13 @@ def dgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
 
 
 def ready(site: Shared, products: Sequence[tuple[str, int, int]], backward: bool) -> list[Kernel]:
-    """Weights of products as those read them: cast; backward transposed, for gradients of the input."""
+    """Weights of products as those read them: cast; backward transposed, or cast by columns, for gradients of the
+    input."""
     if not casts(site):
         return []
     if backward:
-        return [_turned(f"w_{name}", n, k) for name, n, k in products]
-    return [kernel for name, n, k in products for kernel in _cast(f"w_{name}", n, k)]
+        return [kernel for name, n, k in products for kernel in _turned(site, f"w_{name}", n, k)]
+    return [kernel for name, n, k in products for kernel in _cast(site, f"w_{name}", n, k)]
 
 
 def whole(site: Shared, name: str, n: int, k: int, backward: bool = False) -> list[Kernel]:
@@ -78,11 +103,11 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     if not casts(site):
         return kernels.wgrad(site, name, n, k)
     op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear, result=BF16)
-    return [_turned(f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op)]
+    return [*_turned(site, f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op)]
 
 
 def weights(site: Shared, products: Sequence[tuple[str, int, int]]) -> list[Kernel]:
     """Weight gradients of products that read one input, each a name and its columns out and in."""
     name, _, k = products[0]
-    turned = [_turned(f"x_{name}", site.tokens, k)] if casts(site) else []
+    turned = _turned(site, f"x_{name}", site.tokens, k) if casts(site) else []
     return turned + [kernel for each in products for kernel in wgrad(site, *each)]
