@@ -106,7 +106,13 @@ OF_MODELS = {
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers", "offload"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
-    "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
+    "no parameters to share": (
+        "parallel.zero",
+        "parallel.shard",
+        "parallel.reshard",
+        "parallel.no_sync",
+        "overlap.parameters",
+    ),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
 }
@@ -251,12 +257,17 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     parallel, own = plan.scenario.parallel, moves(plan.scenario)
     if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
         keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
-        yield (*keys, "parallel.reshard"), "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        what = "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        yield (*keys, "parallel.reshard", "parallel.no_sync"), what
         return
     if parallel.shard == plan.data:
         yield ("parallel.shard",), "that is all of data parallelism, as without it"
     if parallel.zero != 3:
         yield ("parallel.reshard",), f"with parallel.zero {parallel.zero} parameters are not let go after forward"
+    if parallel.pipeline > 1:
+        yield ("parallel.no_sync",), "in a pipeline of torch the last backward of a stage reduces anyway"
+    elif plan.micro_batches == 1:
+        yield ("parallel.no_sync",), "of one micro-batch the last one is all"
     if not parallel.zero:
         yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
     if own.reduces != NEVER:

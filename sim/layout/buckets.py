@@ -213,6 +213,9 @@ def gradients(plan: Plan, machine: Machine, stage: int) -> tuple[float, float]:
     whole, alone = held.dense + held.experts, all(ring.ranks == 1 for ring in rings)
     if own.reduces == EVERY and not alone:
         return 0.0, held.updated + _at_once(buckets(plan, machine, stage), own)
+    if own.reduces == LAST and own.units and not alone:  # summed up whole, but of one micro-batch
+        beside = whole if plan.micro_batches > 1 else held.updated
+        return 0.0, beside + _at_once(buckets(plan, machine, stage), own)
     return whole * (own.reduces == LAST and not alone), whole
 
 
@@ -225,8 +228,9 @@ def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
 
 class Traffic(NamedTuple):
     """What a pass over a stage moves of its parameters and gradients. buckets: by their first units. forward, backward:
-    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. moves: of the
-    scenario. shared: kernels that end the pass, of something that all ranks of the stage tell each other."""
+    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. sums: whether they are
+    added to those of other micro-batches before. moves: of the scenario. shared: kernels that end the pass, of
+    something that all ranks of the stage tell each other."""
 
     buckets: tuple[Bucket, ...]
     forward: bool
@@ -234,6 +238,7 @@ class Traffic(NamedTuple):
     reduce: bool
     moves: Moves
     shared: tuple[Kernel, ...] = ()
+    sums: bool = False
 
 
 def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last: bool = False) -> Traffic | None:
@@ -244,10 +249,11 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
     shared = _largest(plan, machine, stage)
-    if not (forward or reduce) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
+    sums = own.sums and plan.micro_batches > 1
+    if not (forward or reduce or sums) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
         return Traffic((), False, False, False, own, shared) if shared else None
     alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
-    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own, shared)
+    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own, shared, sums)
 
 
 def _largest(plan: Plan, machine: Machine, stage: int) -> tuple[Kernel, ...]:

@@ -51,7 +51,7 @@ class Plan:
         """All of it that decides when steps run, but for prices."""
         scenario, positions = self.scenario, self.program.positions
         schedule, messages, tail = scenario.schedule, scenario.comm.messages, scenario.optimizer
-        shards = scenario.parallel.zero, scenario.parallel.reshard, scenario.overlap
+        shards = scenario.parallel.zero, scenario.parallel.reshard, scenario.parallel.no_sync, scenario.overlap
         return schedule, self.paired, positions, self.micro_batches, self.mesh, messages, tail, shards
 
     @property

@@ -8,6 +8,9 @@ Torch's fully_shard keeps shards of parameters between steps under ZeRO-2 too, w
 whose gradients are copied into buckets and back (gradient_as_bucket_view false; DistributedDataParallel).
 FullyShardedDataParallel, which came before fully_shard, has all of a unit's parameters in one tensor: they are gathered
 into it, and its gradient is put together of theirs (`stack.flat`).
+Told not to (`parallel.no_sync`), fully_shard reduces in a step's last backward alone: each one then adds its gradients,
+unsharded, to a sum in the format that is reduced (torch/distributed/fsdp/_fully_shard/_fsdp_param_group.py,
+post_backward: accumulate_unsharded_grad_if_needed; the first one's are copied, told as added, a bound).
 Megatron Core overlaps what --overlap-grad-reduce and --overlap-param-gather ask for.
 """
 
@@ -25,7 +28,8 @@ class Moves(NamedTuple):
     (never, first, every or again). beside: gradients are reduced beside backward, bucket by bucket: in it, or on the
     network lane from when they are made. ahead: parameters are gathered beside the pass, one bucket ahead. units: a
     bucket is a layer. copied: buckets are copied into and out of buffers. drains: gradients of a stage that are not
-    reduced beside backward are when that is through, though the rank has others to do. flat: a bucket is one tensor."""
+    reduced beside backward are when that is through, though the rank has others to do. flat: a bucket is one tensor.
+    sums: gradients of micro-batches are added up whole before they are reduced."""
 
     zero: int
     reduces: str
@@ -36,6 +40,7 @@ class Moves(NamedTuple):
     copied: bool
     drains: bool
     flat: bool = False
+    sums: bool = False
 
 
 def moves(scenario: Scenario) -> Moves:
@@ -49,10 +54,10 @@ def moves(scenario: Scenario) -> Moves:
         return _pipelined(scenario)
     drains = stack.drains and overlap.gradients is None
     inside = beside and stack.units  # DDP's backward ends when all are reduced
-    reduces = EVERY if zero > 1 else LAST if inside else NEVER
-    return Moves(
-        zero, reduces, _gathers(scenario, units, ahead), beside, ahead, units, stack.units and not flat, drains, flat
-    )
+    sums = scenario.parallel.no_sync and units
+    reduces = LAST if sums or (inside and zero < 2) else EVERY if zero > 1 else NEVER
+    gathers, copied = _gathers(scenario, units, ahead), stack.units and not flat
+    return Moves(zero, reduces, gathers, beside, ahead, units, copied, drains, flat, sums)
 
 
 def _pipelined(scenario: Scenario) -> Moves:
@@ -62,7 +67,7 @@ def _pipelined(scenario: Scenario) -> Moves:
     gathered for each pass, a bound: those that a backward leaves serve the forward behind it there."""
     gathers = AGAIN if scenario.parallel.zero == 3 and scenario.parallel.reshard else FIRST
     flat = scenario.stack.flat
-    return Moves(scenario.parallel.zero, NEVER, gathers, False, True, True, not flat, True, flat)
+    return Moves(scenario.parallel.zero, NEVER, gathers, False, True, True, not flat, True, flat, not flat)
 
 
 def spread(scenario: Scenario, copies: int) -> tuple[int, int]:

@@ -115,6 +115,9 @@ def _shards(scenario: Scenario) -> Iterator[Finding]:
     elif (shard := parallel.shard) and shard * parallel.context * parallel.tensor % _expert_ranks(parallel):
         what = f"expert groups of {_expert_ranks(parallel)} ranks straddle shards of {shard}"
         yield keys, f"{what}; legal: shards of whole expert groups"
+    if parallel.no_sync and not (KINDS[scenario.stack.name].units and parallel.zero > 1 and not scenario.stack.flat):
+        what = "is of torch's fully_shard, with parallel.zero 2 or 3 and stack.flat false"
+        yield ("parallel.no_sync", "parallel.zero", "stack"), f"{what}; legal: false, or such a layout"
     if scenario.overlap.gradients and scenario.optimizer.reduce == "after":
         yield (
             ("overlap.gradients", "optimizer.reduce"),

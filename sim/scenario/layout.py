@@ -50,6 +50,10 @@ class ParallelForm(Form):
     reshard: bool = True
     """With zero 3: whether parameters are let go after forward and gathered again for backward (FSDP2's
     reshard_after_forward)."""
+    no_sync: bool = False
+    """Of torch with zero 2 or 3: whether the last micro-batch of a step alone reduces gradients, which all before it
+    add up unsharded, in the format that is reduced (fully_shard's set_requires_gradient_sync, as no_sync of DDP, which
+    torch's zero 0 and 1 do anyway; its pipelines too)."""
 
 
 class ScheduleForm(Form):

@@ -355,7 +355,7 @@ def _without_later(plain: dict[str, Any], form: ScenarioForm) -> None:
         del plain["comm"]["collectives"]
     if form.overlap.buckets is not None:
         plain["overlap"]["buckets"] = f"{form.overlap.buckets} B"
-    for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard"):
+    for key in ("sequence", "context", "context_kind", "expert_tensor", "order", "shard", "reshard", "no_sync"):
         if plain["parallel"].get(key) == getattr(Parallel, key):
             plain["parallel"].pop(key, None)
     for key in ("name", "offload", "unseen"):

@@ -61,7 +61,8 @@ class Parallel:
     states; 2, and gradients; 3, and parameters. sequence: whether ranks of a tensor group share tokens between
     products. context_kind: ring, all_gather or all_to_all. order: of the axes (see sim.layout.mesh). shard:
     data-parallel ranks that share one copy of what is sharded; None: all of them. reshard: whether parameters that
-    are sharded are let go after forward and gathered again for backward."""
+    are sharded are let go after forward and gathered again for backward. no_sync: gradients that are sharded are
+    reduced by the last micro-batch of a step alone."""
 
     pipeline: int
     expert: int
@@ -74,6 +75,7 @@ class Parallel:
     order: str = ORDER
     shard: int | None = None
     reshard: bool = True
+    no_sync: bool = False
 
     @property
     def model(self) -> int:

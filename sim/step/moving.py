@@ -22,7 +22,7 @@ Round = tuple[Part, ...]
 """Parts of a unit in a step."""
 Key = tuple[str, str, int]
 """Direction, name and layer of a part."""
-COPY_OUT, COPY_IN, COPY_BACK = "copy out", "copy in", "copy back"
+COPY_OUT, COPY_IN, COPY_BACK, SUM = "copy out", "copy in", "copy back", "sum"
 HALF = PLAIN_BF16.row_bytes(1)
 """Bytes of a parameter in BF16."""
 SHARED = "amax"
@@ -39,7 +39,7 @@ def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> l
     out = [list(parts) for parts in rounds]
     if traffic.forward if direction == "F" else traffic.backward:
         _gather(out, direction, traffic)
-    if direction == "B" and traffic.reduce:
+    if direction == "B" and (traffic.reduce or traffic.sums):
         _reduce(out, traffic)
     if traffic.shared and any(part.direction == direction for part in out[-1]):
         out[-1].append(Part(SHARED, direction, out[-1][0].layer, traffic.shared, place=ENDS))
@@ -136,7 +136,7 @@ def _all(out: list[list[Part]], before: int) -> tuple[Key, ...]:
 
 
 def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
-    """Reductions behind the last round of each bucket's units."""
+    """Reductions behind the last round of each bucket's units, and before them, or alone, sums over micro-batches."""
     beside, whole = traffic.moves.beside, any(part.direction == "B" for row in out for part in row)
     for bucket in traffic.buckets:
         rounds = _rounds(bucket, "B", len(out))
@@ -144,10 +144,17 @@ def _reduce(out: list[list[Part]], traffic: Traffic) -> None:
         if not made or not bucket.reduce:
             continue
         row, after = out[rounds[-1]], made
+        if traffic.sums:
+            name, wide = named_part(SUM, bucket), _wide(bucket)
+            added = (_copy(SUM, bucket.size, read=HALF + wide, write=wide),)
+            row.append(Part(name, "W", bucket.layer, added, place=COPIED, chained=False, after=made))
+            after = (("W", name, bucket.layer),)
+        if not traffic.reduce:
+            continue
         if traffic.moves.copied or traffic.moves.flat:
             name = named_part(COPY_IN, bucket)
-            copies = _to_reduce(bucket, traffic.moves.flat)
-            row.append(Part(name, "W", bucket.layer, copies, place=COPIED, chained=False, after=made))
+            copies = _to_reduce(bucket, traffic)
+            row.append(Part(name, "W", bucket.layer, copies, place=COPIED, chained=False, after=after))
             after = (("W", name, bucket.layer),)
         half = "W" if beside or not whole else "B"
         kernels = tuple(_around(*each) for each in bucket.reduce)
@@ -169,14 +176,19 @@ def _copy(name: str, size: float, kind: str = "elementwise", read: float = HALF,
     return Kernel(name.replace(" ", "_"), Memory(kind, round(size), read, write))
 
 
-def _to_reduce(bucket: Bucket, flat: bool) -> tuple[Kernel, ...]:
-    """What makes gradients of a bucket, in BF16, into what its collective reads: a copy in its format (fully_shard:
-    torch._chunk_cat); of one tensor they are joined (the gradient of its split), cast, and divided by a part of the
-    ranks, so that no sum overflows (torch/distributed/fsdp/_runtime_utils.py, _post_backward_hook;
-    torch/distributed/algorithms/_comm_hooks/default_hooks.py, reduce_scatter_hook)."""
+def _wide(bucket: Bucket) -> float:
+    """Bytes of a gradient in the format that is reduced."""
     ring, op = bucket.reduce[0]
-    wide = op.size / ring.parameters
-    if not flat:
-        return (_copy(COPY_IN, bucket.size, write=wide),)
+    return op.size / ring.parameters
+
+
+def _to_reduce(bucket: Bucket, traffic: Traffic) -> tuple[Kernel, ...]:
+    """What makes gradients of a bucket, in BF16 or summed up, into what its collective reads: a copy in its format
+    (fully_shard: torch._chunk_cat); of one tensor they are joined (the gradient of its split), cast, and divided by a
+    part of the ranks, so that no sum overflows (torch/distributed/fsdp/_runtime_utils.py, _post_backward_hook;
+    torch/distributed/algorithms/_comm_hooks/default_hooks.py, reduce_scatter_hook)."""
+    wide = _wide(bucket)
+    if not traffic.moves.flat:
+        return (_copy(COPY_IN, bucket.size, read=wide if traffic.sums else HALF, write=wide),)
     cast = (_copy("flat_cast", bucket.size, "convert", HALF, wide),) if wide != HALF else ()
     return (_copy("flat_join", bucket.size, "join"), *cast, _copy("flat_divide", bucket.size, read=wide, write=wide))

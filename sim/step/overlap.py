@@ -90,7 +90,10 @@ def _of(kind: str, traffic: Traffic | None) -> Traffic | None:
     """What a backward half moves: weights are read by input gradients, gradients made by weight gradients."""
     if traffic is None:
         return None
-    return traffic._replace(backward=traffic.backward and "B" in kind, reduce=traffic.reduce and "W" in kind)
+    makes = "W" in kind
+    return traffic._replace(
+        backward=traffic.backward and "B" in kind, reduce=traffic.reduce and makes, sums=traffic.sums and makes
+    )
 
 
 class Run(NamedTuple):

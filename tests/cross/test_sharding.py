@@ -45,7 +45,7 @@ def scenario(stack: str = "torch", nodes: int = 2, **more: Any) -> Scenario:
 
 @cache
 def ready(stack: str = "torch", nodes: int = 2, **more: Any) -> tuple[Plan, Machine, Lowered]:
-    parallel = {key: more.pop(key) for key in ("zero", "shard", "pipeline") if key in more}
+    parallel = {key: more.pop(key) for key in ("zero", "shard", "pipeline", "no_sync") if key in more}
     overlap = {key: more.pop(key) for key in ("gradients", "parameters", "buckets") if key in more}
     more = {**more, "parallel": parallel, "overlap": overlap}
     plan = lay_out(scenario(stack, nodes, **more))
@@ -117,6 +117,46 @@ def test_a_backward_of_shards_exposes_the_last_reduction() -> None:
     behind = t.reduce(layers[0]) - t.copy(root) - t.backward[0]  # beside what is left of the backward
     assert behind > 0 and all(t.gather(b) + t.reduce(b) < t.backward[1] for b in layers)
     assert total(lowered, "BW") == sum(t.backward) + copies + behind + t.reduce(root)
+
+
+ACCUMULATED = {"micro_batches": 4, "sequence_length": 4096, "micro_batch": 1}
+
+
+def test_without_sync_only_the_last_backward_reduces_and_each_adds_its_gradients() -> None:
+    """Sums of a layer in FP32 read what was there and a BF16 gradient, beside the gather of the next layer at most (it
+    asks for nothing that they make); what is reduced then is copied from the sum, in the chain."""
+    chain = {"zero": 3, "parameters": False, "gradients": False, "states": {"gradients": "fp32"}, "batch": ACCUMULATED}
+    plan, machine, lowered = ready.__wrapped__(**chain, no_sync=True)
+    t = Times(plan, machine)
+    middle, last = (kit.timing.total for kit in lowered.known if kit.fine.kind == "BW")
+    gathers = sum(t.gather(b) + t.copy(b) for b in t.buckets[1:])
+    sums = [t.of(Memory("elementwise", round(b.size), 6, 4)) for b in t.buckets]
+    beside = sum(min(one, t.gather(b)) for one, b in zip(sums[2:], t.buckets[1:], strict=False))
+    copies = sum(t.of(Memory("elementwise", round(b.size), 4, 4)) for b in t.buckets)
+    assert middle == sum(t.backward) + gathers + sum(sums) - beside
+    assert last == sum(t.backward) + gathers + sum(sums) + sum(map(t.reduce, t.buckets)) + copies
+    _, _, synced = ready.__wrapped__(**chain)
+    (each,) = (kit.timing.total for kit in synced.known if kit.fine.kind == "BW")
+    narrow = sum(t.of(Memory("elementwise", round(b.size), 2, 4)) for b in t.buckets)
+    assert each == last - sum(sums) - copies + narrow
+
+
+@pytest.mark.parametrize("shard", [None, 8])
+def test_without_sync_gradients_are_on_links_once_a_step(shard: int | None) -> None:
+    def sent(no_sync: bool) -> float:
+        parallel = {"zero": 2, "no_sync": no_sync, **({"shard": shard} if shard else {})}
+        own = scenario(
+            cluster={"node": "h100x8", "nodes": 2, "fabric": "ndr"}, outputs=["result", "links"], parallel=parallel,
+            batch=ACCUMULATED,
+        )  # fmt: skip
+        return float(run(own, interval=False).summary["links"]["classes"]["NIC out"]["bytes"]["gradients"])
+
+    assert sent(False) == pytest.approx(4 * sent(True))
+
+
+def test_one_micro_batch_needs_no_sums() -> None:
+    (one, same) = (ready(zero=3, no_sync=no_sync)[2] for no_sync in (False, True))
+    assert total(one, "BW") == total(same, "BW")
 
 
 def test_parameters_that_are_kept_are_gathered_once() -> None:
@@ -235,13 +275,17 @@ HIDDEN = TOKENS * 8192 * 2
      SEVENTY / 64 + SEVENTY_ENDS + 2 * SEVENTY_LAYER, 2 * SEVENTY / 64),
     ({"zero": 3, "shard": 8}, SEVENTY / 8 + SEVENTY_ENDS + 2 * SEVENTY_LAYER,
      SEVENTY / 8 + SEVENTY_ENDS + 2 * SEVENTY_LAYER, 2 * SEVENTY / 8),
-], ids=["DDP", "ZeRO-1", "ZeRO-2", "FSDP2", "HSDP"])  # fmt: skip
+    ({"zero": 3, "no_sync": True}, SEVENTY / 64 + SEVENTY_ENDS + 2 * SEVENTY_LAYER,
+     SEVENTY + SEVENTY_ENDS + 2 * SEVENTY_LAYER, 2 * SEVENTY / 64),
+], ids=["DDP", "ZeRO-1", "ZeRO-2", "FSDP2", "HSDP", "no sync"])  # fmt: skip
 def test_memory_of_a_70b_on_64_gpus(layout: dict[str, int], weights: float, gradients: float, states: float) -> None:
     """BF16 parameters, gradients and two moments; what is gathered at once is two layers and what is no layer. Each
     layer keeps its input, the embedding its tokens, the head its input, normed too, a norm's scale a token and logits
     in FP32, beside which its backward holds two of their size."""
     assert SEVENTY == 80 * SEVENTY_LAYER + SEVENTY_ENDS
-    result = run(scenario(nodes=8, model="llama3_70b", parallel=layout, recompute="full"), interval=False)
+    batch = {"micro_batches": 1 + layout.get("no_sync", False), "sequence_length": 4096, "micro_batch": 1}
+    own = scenario(nodes=8, model="llama3_70b", parallel=layout, recompute="full", batch=batch)
+    result = run(own, interval=False)
     (curve,) = result.memory
     assert curve.parts["weights"][0] == pytest.approx(2 * weights, abs=2)
     assert curve.parts["gradients"].max() == pytest.approx(2 * gradients, abs=2)
@@ -372,6 +416,8 @@ def test_shards_of_one_rank_are_the_whole(stack: str) -> None:
      "cannot be divided by parallel.shard 3; legal: 1, 2, 4, 8, 16"),
     ({"parallel": {"zero": 0, "shard": 4}}, "parallel.shard: found 4; with parallel.zero 0 nothing is sharded; legal: "
      "leave it out"),
+    ({"parallel": {"zero": 1, "no_sync": True}}, "parallel.no_sync: is of torch's fully_shard, with parallel.zero 2 or "
+     "3 and stack.flat false; legal: false, or such a layout"),
     ({"overlap": {"gradients": True}, "optimizer": {"reduce": "after"}}, "overlap.gradients: found true; with "
      "optimizer.reduce after nothing is reduced before"),
 ])  # fmt: skip

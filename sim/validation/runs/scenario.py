@@ -50,6 +50,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "parallel.context_kind": _many("context"),
     "parallel.expert_tensor": lambda run, stack: (run.expert or 1) > 1 and (run.tensor or 1) > 1,
     "parallel.shard": _copies,
+    "parallel.no_sync": lambda run, stack: KINDS[stack].units and _copies(run, stack),
     "placement": _many("pipeline"),
     "stack.dispatcher": lambda run, stack: (run.expert or 1) > 1 and "dispatcher" in KINDS[stack].options,
     "stack.compiled": lambda run, stack: "compiled" in KINDS[stack].options,
@@ -66,7 +67,10 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
 no phrase says, is a default, but for the last of these."""
 INSTEAD = " (instead)"
 """Ends what counts as not said since something else stands for it."""
-NOT_ASKED = ("parallel.shard", "cluster.node.gpus", "stack.graphed", "stack.attention", "stack.attention_precision")
+NOT_ASKED = (
+    "parallel.shard", "parallel.no_sync", "cluster.node.gpus", "stack.graphed", "stack.attention",
+    "stack.attention_precision",
+)  # fmt: skip
 """Of them: left out is what everybody has."""
 
 

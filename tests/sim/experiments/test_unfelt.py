@@ -66,6 +66,7 @@ VALUES = {
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
+    "parallel.no_sync": "true",
     "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
     "overlap.pipeline": "false",
 }  # fmt: skip

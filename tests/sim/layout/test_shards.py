@@ -12,8 +12,10 @@ from sim.scenario.values import Overlap, Scenario
 V3 = load("v3_2048gpu.yaml")
 
 
-def scenario(stack: str, zero: int, reshard: bool = True, pipeline: int = 1, **overlap: bool) -> Scenario:
-    parallel = replace(V3.parallel, zero=zero, reshard=reshard, pipeline=pipeline)
+def scenario(
+    stack: str, zero: int, reshard: bool = True, pipeline: int = 1, no_sync: bool = False, **overlap: bool
+) -> Scenario:
+    parallel = replace(V3.parallel, zero=zero, reshard=reshard, pipeline=pipeline, no_sync=no_sync)
     return replace(V3, stack=Stack(stack), parallel=parallel, overlap=Overlap(**overlap))
 
 
@@ -24,6 +26,7 @@ def scenario(stack: str, zero: int, reshard: bool = True, pipeline: int = 1, **o
     ("megatron", 0, {"parameters": True}, NEVER, NEVER),
     ("torch", 0, {}, LAST, NEVER), ("torch", 1, {}, LAST, NEVER), ("torch", 0, {"gradients": False}, NEVER, NEVER),
     ("torch", 2, {}, EVERY, EVERY), ("torch", 3, {}, EVERY, AGAIN), ("torch", 3, {"reshard": False}, EVERY, EVERY),
+    ("torch", 2, {"no_sync": True}, LAST, EVERY), ("torch", 3, {"no_sync": True}, LAST, AGAIN),
 ])  # fmt: skip
 def test_in_which_passes_they_move(stack: str, zero: int, more: dict[str, bool], reduces: str, gathers: str) -> None:
     own = moves(scenario(stack, zero, **more))

@@ -85,7 +85,7 @@ BAD = {
     "fold=maybe": "expected true or false; found 'maybe'",
     "parallel.expert=many": "expected a whole number; found 'many'",
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: context, context_kind, "
-    "expert, expert_tensor, order, pipeline, reshard, sequence, shard, tensor, zero",
+    "expert, expert_tensor, no_sync, order, pipeline, reshard, sequence, shard, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
     "cluster, comm, detail, faults, fold, jitter, limits, model, name, offload, optimizer, outputs, overlap, parallel, "
     "placement, precision, pricing, recompute, routing, schedule, seed, stack, states, tables",

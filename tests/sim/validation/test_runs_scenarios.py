@@ -190,6 +190,12 @@ def test_compiled_mixtures_are_eager_ones_which_is_counted():
     assert "stack.compiled (instead)" in mapped(LATER["UN-AM-01"]).defaults
 
 
+def test_kempnerforge_reduces_gradients_once_a_step():
+    for name, once in (("UN-KF-14", True), ("UN-AO-04", False)):
+        assert mapped(LATER[name]).scenario.parallel.no_sync is once
+    assert "parallel.no_sync" not in mapped(LATER["UN-AO-04"]).defaults
+
+
 def test_ranks_that_a_row_leaves_out_are_its_recipes():
     """GPT-OSS of AutoModel has a dash in its table, and ep_size in the recipe of that day; a row that says ranks keeps
     them."""
