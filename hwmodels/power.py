@@ -31,6 +31,13 @@ class Off(NamedTuple):
 SAME = Off(1.0, 0.0)
 
 
+def known(device: Device) -> bool:
+    """Whether any of the tables that a device has is of a card of its architecture whose limit is known, so that less
+    or more of it is priced."""
+    cards = (load_once(name) for name in (device.tables, *device.siblings) if name)
+    return any(card.power_w and card.architecture == device.architecture for card in cards)
+
+
 def off(device: Device, tables: str) -> Off:
     """Of a device over the card of tables, where both limits are known and both are of one architecture."""
     there = load_once(tables)

@@ -12,6 +12,7 @@ from functools import cached_property
 from itertools import tee
 from typing import Any
 
+from hwmodels import power
 from hwmodels.document import Document
 from hwmodels.op import HYBRIDEP
 from hwmodels.refused import Refused
@@ -46,6 +47,7 @@ DESCRIPTIVE = {
     "cluster.fabric.cost": "no figure of a run is in money",
 }
 """Keys that describe a machine and nothing reads, and why."""
+POWER = "cluster.node.device.power"
 HIERARCHY = "cluster.node.device.hierarchy"
 """What levels would be in another technology or of another capacity."""
 UNTOLD = ("scenario_hash", "overrides", "events", "wall_seconds", "unfelt")
@@ -152,6 +154,8 @@ def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
     for key in scenario.cluster.stated if scenario.cluster else ():
         if lines := list(descriptive([key])):
             yield from lines
+        elif key == POWER and scenario.cluster and not power.known(device := scenario.cluster.node.device):
+            yield f"{key} changes nothing: what watts leave of a clock is not known of {device.architecture}"
         elif further and _same(known, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
 
