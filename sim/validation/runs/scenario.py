@@ -51,6 +51,7 @@ MATTERS: dict[str, Callable[[Run, str], bool]] = {
     "parallel.expert_tensor": lambda run, stack: (run.expert or 1) > 1 and (run.tensor or 1) > 1,
     "parallel.shard": _copies,
     "parallel.no_sync": lambda run, stack: KINDS[stack].units and _copies(run, stack),
+    "stack.loss_parallel": lambda run, stack: "loss_parallel" in KINDS[stack].options and (run.tensor or 1) > 1,
     "placement": _many("pipeline"),
     "stack.dispatcher": lambda run, stack: (run.expert or 1) > 1 and "dispatcher" in KINDS[stack].options,
     "stack.compiled": lambda run, stack: "compiled" in KINDS[stack].options,
@@ -69,7 +70,7 @@ INSTEAD = " (instead)"
 """Ends what counts as not said since something else stands for it."""
 NOT_ASKED = (
     "parallel.shard", "parallel.no_sync", "cluster.node.gpus", "stack.graphed", "stack.attention",
-    "stack.attention_precision",
+    "stack.attention_precision", "stack.loss_parallel",
 )  # fmt: skip
 """Of them: left out is what everybody has."""
 

@@ -190,10 +190,11 @@ def test_compiled_mixtures_are_eager_ones_which_is_counted():
     assert "stack.compiled (instead)" in mapped(LATER["UN-AM-01"]).defaults
 
 
-def test_kempnerforge_reduces_gradients_once_a_step():
-    for name, once in (("UN-KF-14", True), ("UN-AO-04", False)):
-        assert mapped(LATER[name]).scenario.parallel.no_sync is once
-    assert "parallel.no_sync" not in mapped(LATER["UN-AO-04"]).defaults
+def test_kempnerforge_reduces_gradients_once_a_step_and_gathers_logits_over_tensor_ranks():
+    for name, once, shared in (("UN-KF-14", True, False), ("UN-KF-16", True, True), ("UN-AO-04", False, True)):
+        own = mapped(LATER[name])
+        assert (own.scenario.parallel.no_sync, own.scenario.stack.loss_parallel) == (once, shared)
+        assert not {"parallel.no_sync", "stack.loss_parallel"} & set(own.defaults)
 
 
 def test_ranks_that_a_row_leaves_out_are_its_recipes():
