@@ -84,6 +84,13 @@ def test_bits_repeat_unless_asked_otherwise():
     assert not variants(backward(flash_backward.Form(ordered=False)))[1].constants["ORDERED"]
 
 
+@pytest.mark.parametrize("heads, shared, d, so", [(64, 8, 128, True), (64, 8, 64, False), (32, 8, 128, False)])
+def test_programs_go_abreast_where_many_columns_share_keys(heads, shared, d, so):
+    q, k, *_ = operands(heads=heads, shared=shared, d=d)
+    assert flash_backward.abreast(q, k) == so
+    assert not flash_backward.abreast(q, q)
+
+
 @pytest.mark.parametrize("blocks, heads, sms", [(32, 128, 132), (1, 3, 132), (8, 1, 4), (5, 7, 11)])
 def test_every_tile_is_dealt_once_and_evenly(blocks, heads, sms):
     s = blocks * flash.ROWS
