@@ -20,9 +20,9 @@ for n steps, and nobody waits. (DASH, arXiv 2601.21824, pairs two orders for the
 
 **What L2 keeps.** Programs of heads that share keys walk one head after another at unlike speeds, since each sees its
 own number of queries: 8 heads of 4,096 tokens are so far apart that five of six visits to Q, dO and dQ miss L2, 5 GB
-from memory. So where many share keys, all programs of a wave go abreast: each pair of blocks of queries with all its
-heads, in even waves down to the diagonal and in odd ones up from it. A program then adds just behind its neighbour,
-for which the last of 32 waits once (in any order 64 of 8 heads take 86 us less).
+from memory. So where two waves visit too much for L2 (`ABREAST`), all programs of a wave go abreast: each pair of
+blocks of queries with all its heads, in even waves down to the diagonal and in odd ones up from it. A program then adds
+just behind its neighbour, for which the last of 32 waits once (in any order 64 of 8 heads take 86 us less).
 
 **Nobody waits for ever.** A program waits for programs of its own wave with a lower number only; a card starts programs
 in the order of their numbers, and the lowest that has not ended waits for none.
@@ -39,6 +39,7 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from hwmodels.units import MB
 from numerics.kernels.flash import REGISTERS, boxes, parts
 from numerics.kernels.flash_products import multiply
 from numerics.kernels.wgmma import barrier
@@ -46,9 +47,10 @@ from numerics.kernels.wgmma_sums import add_in_memory
 
 KEYS, QUERIES, TILE = 128, 64, 4096
 """Keys a program owns, queries it visits at a time, and sums of dQ that are added at a time."""
-ABREAST = 1024
-"""Columns of Q that share a head of keys, from which on the programs of a wave go abreast. H200: 8 heads of 128 in
-1,213 us instead of 1,422, 4 of 128 in 1,287 instead of 1,242, 8 of 64 in 839 instead of 805."""
+ABREAST = 250 * MB
+"""Bytes of Q, dO and FP32 dQ that two waves visit, from which on programs of causal heads that share keys go abreast:
+less is in L2 often enough to be read from memory beside products. An H200 with 60 MB of L2 took 1,213 us abreast and
+1,422 apart for 268 MB (64 of 8 heads of 128, 4,096 tokens) and 1,287 and 1,242 for 134 MB (twice 32 of 8)."""
 
 
 class Form(NamedTuple):
@@ -78,15 +80,18 @@ def backward(
         boxes(q, QUERIES, first, 0), boxes(q, QUERIES, second, first), boxes(do, QUERIES, v.shape[3], 0),
         boxes(k, 64, first, 0), boxes(k, 64, second, first), boxes(v, 64, v.shape[3], 0),
         _row(lse), _row(delta), _tiles(sums), dk, dv, turns, s, t, heads, heads // shared, blocks,
-        min(form.heads, groups), groups, int(abreast(q, k)), scale * 1.4426950408889634, scale,
+        min(form.heads, groups), groups, int(abreast(q, k, v, causal, form)), scale * 1.4426950408889634, scale,
         D=d, FIRST=first, DV=v.shape[3], CAUSAL=causal, ORDERED=form.ordered, num_warps=4, maxnreg=REGISTERS,
     )  # fmt: skip
     _round[(room(q) // TILE,)](sums, dq, s, heads, scale, D=d, num_warps=4)
 
 
-def abreast(q: Tensor, k: Tensor) -> bool:
-    """Whether all programs of a wave are at one pair of blocks of queries at a time."""
-    return q.shape[2] // k.shape[2] * q.shape[3] >= ABREAST
+def abreast(q: Tensor, k: Tensor, v: Tensor, causal: bool, form: Form) -> bool:
+    """Whether all programs of a wave are at one pair of blocks of queries at a time, and not each at its own."""
+    batch, s, heads, d = q.shape
+    sharing = heads // k.shape[2]
+    visited = min(2 * form.heads, k.shape[2] * batch) * sharing * s * (4 * d + 2 * (d + v.shape[3]))
+    return causal and sharing > 1 and visited >= ABREAST
 
 
 def room(q: Tensor) -> int:

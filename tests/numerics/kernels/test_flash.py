@@ -84,11 +84,18 @@ def test_bits_repeat_unless_asked_otherwise():
     assert not variants(backward(flash_backward.Form(ordered=False)))[1].constants["ORDERED"]
 
 
-@pytest.mark.parametrize("heads, shared, d, so", [(64, 8, 128, True), (64, 8, 64, False), (32, 8, 128, False)])
-def test_programs_go_abreast_where_many_columns_share_keys(heads, shared, d, so):
-    q, k, *_ = operands(heads=heads, shared=shared, d=d)
-    assert flash_backward.abreast(q, k) == so
-    assert not flash_backward.abreast(q, q)
+def abreast(causal=True, **sizes):
+    q, k, v, _ = operands(**sizes)
+    return flash_backward.abreast(q, k, v, causal, flash_backward.DEFAULT)
+
+
+def test_programs_go_abreast_where_l2_cannot_keep_what_two_waves_visit():
+    """Heads of their own and pairs that no mask cuts go at one speed as they are."""
+    eight = {"heads": 64, "shared": 8, "d": 128}
+    assert abreast(**eight) and abreast(**eight, b=4)
+    assert not abreast(**eight, causal=False) and not abreast(**eight, s=2048)
+    assert not abreast(heads=64, shared=8, d=64, dv=64) and not abreast(heads=32, shared=8, d=128)
+    assert abreast(heads=32, shared=8, d=128, s=8192) and not abreast(s=65536)
 
 
 @pytest.mark.parametrize("blocks, heads, sms", [(32, 128, 132), (1, 3, 132), (8, 1, 4), (5, 7, 11)])
