@@ -49,8 +49,9 @@ KEYS, QUERIES, TILE = 128, 64, 4096
 """Keys a program owns, queries it visits at a time, and sums of dQ that are added at a time."""
 ABREAST = 250 * MB
 """Bytes of Q, dO and FP32 dQ that two waves visit, from which on programs of causal heads that share keys go abreast:
-less is in L2 often enough to be read from memory beside products. An H200 with 60 MB of L2 took 1,213 us abreast and
-1,422 apart for 268 MB (64 of 8 heads of 128, 4,096 tokens) and 1,287 and 1,242 for 134 MB (twice 32 of 8)."""
+less is in L2 often enough to be read from memory beside products. On an H200 with 60 MB of L2 (2026-11-30) this chose
+the faster at 15 of 16 shapes of 67 to 537 MB: 64 of 8 heads of 128 take 1,259 us abreast and 1,458 apart at 4,096
+tokens (268 MB), 921 and 910 at 3,072, 619 and 589 at 2,048; 64 of 2 heads 1.4 % longer than they could."""
 
 
 class Form(NamedTuple):
