@@ -16,7 +16,7 @@ from hwmodels.device import load
 from hwmodels.node import load as node
 from hwmodels.op import Attention, Gemm, Memory
 from hwmodels.price import Pricer
-from hwmodels.units import MICRO, NS_PER_S
+from hwmodels.units import KILO, MICRO, NS_PER_S
 
 TIMED = Path(__file__).parents[2] / "numerics" / "card" / "timed"
 LIMIT_W, SHORT_US, LONG_US = 700.0, 100.0, 3000.0
@@ -63,6 +63,17 @@ def test_what_draws_by_its_work_and_what_by_its_time() -> None:
     )
     assert pace.joules(Memory("adam", 8, 1, 1), NS_PER_S, 0.5) == pace.UPDATE_W / 2
     assert pace.joules(Memory("copy", 8, 1, 1), NS_PER_S) == pace.MEMORY_W
+
+
+@pytest.mark.parametrize(("m", "n", "k", "tflops"), [
+    (6144, 17920, 2816, 792.1), (1024, 12288, 8192, 786.3), (1024, 13312, 8192, 779.5), (2048, 2048, 13312, 794.5),
+])  # fmt: skip
+def test_a_rested_h100_is_as_fast_as_published_bests(m: int, n: int, k: int, tflops: float) -> None:
+    """The fastest products in BF16 that searches found on H100s with CUDA 12.1, 12.4 (two) and 12.6
+    (github.com/stas00/ml-engineering compute/accelerator/README.md @dacf05a, @2c2b28c), by tables of an H200."""
+    rested = Pricer(load("h100"), wires(node("h100x8"), None), 0, library="torch", clock=1.0)
+    op = Gemm(m, n, k, "fprop", "bf16")
+    assert op.flop() / rested.price(op).ns / KILO == pytest.approx(tflops, rel=0.05)
 
 
 def test_a_clock_paces_products_and_attention_alone() -> None:
