@@ -111,6 +111,8 @@ FIGURES = {
     "campaign.ideal.days|gpu_hours|dollars": "of the steps alone",
     "campaign.days|gpu_hours|goodput|dollars|energy_j.mean|p5|p25|p50|p75|p95": "over seeds, of the whole run: goodput "
     "is the steps' part of the wall clock, dollars are with spares, joules of the whole building",
+    "campaign.intervals_90.days|gpu_hours|dollars|energy_j.*": "ends of the 90 % interval of chance and of what steps "
+    "are uncertain by, which all phases share; dollars null where nobody says a price",
     "campaign.hours_s.work|checkpoints|evaluation|changes|recomputed|detection|replacement|restart|slow": "mean "
     "seconds by cause, which add up to the mean run",
     "campaign.interruptions.*.mean|p5|p25|p50|p75|p95": "how often by cause, over seeds",
