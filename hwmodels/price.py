@@ -189,11 +189,11 @@ class Pricer:
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
-        """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
+        """A price of a mean card on the slowest that others wait for, and at the clock, where HBM is not what binds."""
         if not self.library or not isinstance(op, PACED) or ((tables := self.asked(op)) and tables.sparse):
             return price
         ratio, spread = unlike.off(self.device, self.cards)
-        ratio = kernels.at(self.clock, self.published, self.device, tables, op) or ratio
+        ratio = kernels.at(self.clock * (price.rung != "roofline"), self.published, self.device, tables, op) or ratio
         ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
         return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
 
