@@ -8,6 +8,7 @@ row, or all rows of its weights, left out.
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from statistics import median
 from typing import Any, NamedTuple
 
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
@@ -223,6 +224,12 @@ def quote(library: Measured, op: Op, exact: bool, sms: int) -> Reading:
     us += more / (ACCUMULATE * library.reference["hbm_bytes_per_s"]) / MICRO
     return Reading(us * slower, rung, f"{folder}: {len(near)} rows near {_named(near[0][1].row)}",
                    STRANGE if strange else spreads[rung], bound)  # fmt: skip
+
+
+def loaded(library: Measured, op: Op) -> float:
+    """How many times as long a product or attention takes at a price as on a rested card."""
+    rows = library.classes[_class(library, op)[0]]
+    return median(float(row.row["us"]) / float(row.row.get("burst_us", row.row["us"])) for row in rows)
 
 
 def apart(one: tuple[float, ...], other: tuple[float, ...]) -> float:

@@ -34,8 +34,8 @@ a step can be (692 W of 700, about 1,530 MHz). *Load*: the kernel alone without 
 under load and by {company} in company; where between the two a training step is depends on its pauses and on how much
 its other kernels draw (the fused optimizer 470 to 550 W, additions 640 to 660), which no timing of single kernels says,
 so the spread of a measured product is {spread}. Bursts of 3 ms and more meet the limit themselves: they are taken back
-to a rested card by what they lack under load. So a job that leaves its card idle (bound by its host) runs faster than
-priced, by up to 7 % in products.
+to a rested card by what they lack under load. A training step on Hopper has another clock than midway: what the watts
+of its own kernels leave (`hwmodels.pace`), from a rested card's on.
 """
 HOST = """
 Microseconds of the host for a call that it does not wait for (Python, torch {torch}, {host}): forward, recording for

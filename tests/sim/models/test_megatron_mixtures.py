@@ -190,7 +190,7 @@ def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
     for op in (k.op for k in kernels(own, "W") if isinstance(k.op, GroupedGemm)):
         more = own.pricer.price(op).ns - own.pricer.price(op._replace(result="bf16")).ns
         alone = bytes_more * op.groups * op.n * op.k / (0.8 * 3.35e12) * 1e9
-        assert more == pytest.approx(alone, rel=0.05)  # of the slowest of its cards
+        assert more == pytest.approx(alone, rel=0.08)  # at the clock of its cards, which is a part of a product's price
 
 
 def test_unknown_modules_of_graphs_are_refused():

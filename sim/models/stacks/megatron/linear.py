@@ -6,7 +6,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
 from sim.models.stacks.megatron.casts import apart, casting, one_scale, ordered, quantised, ways
-from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
+from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, piped, summed
 
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
 """The host's work for a product of TransformerEngine's Linear; backward makes two."""
@@ -38,18 +38,21 @@ def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [*_ordered(site, name, n, k), *fed(site, gather, lambda at: _product(at, name, n, k))]
 
 
-LENT = 16
-"""SMs that a product in BF16 leaves to the sum of its output beside it, where that goes chunk by chunk
+LENT = {"proj": 24}
+LENT_BY_OTHERS = 16
+"""SMs that a product in BF16, by its name, leaves to the sum of its output beside it, where that goes part by part
 (TransformerEngine 2.1, pytorch/module/base.py, initialize_ub: method pipeline, num_sm, set_sm_margin). NeMo's settings
-for H100s and B200s are 8 to 32; those in FP8 send round a ring instead, by one SM (NVIDIA/NeMo v2.5.0rc0,
-nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
+of H100s are 24 for attention's (16 at a width of 6,144) and 8 to 24 for the network's; those in FP8 send round a ring
+instead, by one SM (NVIDIA/NeMo v2.5.0rc0, nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
 
 
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
     before = [*quantised(site, f"x_{name}", site.tokens, k), *_ordered(site, name, n, k)]
-    lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
-    return before + drained(site, lambda at: _lending(_product(at, name, n, k), lent), name, n)
+    if not (site.groups.chunked and site.groups.sequence and casting(site) is None):
+        return before + drained(site, lambda at: _product(at, name, n, k), name, n)
+    lent = LENT.get(name, LENT_BY_OTHERS)
+    return before + piped(site, lambda columns: _lending(_product(site, name, columns, k), lent), name, n)
 
 
 def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
