@@ -45,20 +45,37 @@ def test_the_unit_of_work_is_the_hosts_operation():
 
 def test_each_expert_costs_the_host_a_product_each_way():
     few, many = host.grouped(8), host.grouped(16)
-    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.ARGUMENT + host.ATTRIBUTE))
-    assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE))
-    assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT))
+    forward = host.PRODUCT + host.PIECE + host.ARGUMENT + host.ATTRIBUTE + host.PART + 3 * host.KEPT
+    assert many.forward - few.forward == pytest.approx(8 * forward)
+    assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.PART))
+    assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT + host.ADDED))
     spread = on(expert=8), on(expert=16, nodes=2)
     assert work_us(spread[0], "W") > work_us(spread[1], "W") + 8 * 2 * host.PRODUCT
 
 
 def test_quantised_experts_cost_the_host_objects_of_their_own():
-    plain, quantised = host.grouped(16), host.grouped(16, quantised=True)
-    assert quantised.forward - plain.forward == pytest.approx(16 * (4 * host.CALL + host.QUANTISED + host.SAVED))
-    assert quantised.dgrad - plain.dgrad == pytest.approx(16 * (2 * host.CALL + host.STORED + host.SAVED))
-    assert quantised.wgrad == plain.wgrad
-    (product_,) = [k for k in kernels(on(precision="fp8_current"), "F") if k.name == "experts_fc1_fprop"]
-    assert on().launch_ns("F", product_) == pytest.approx(1e3 * quantised.forward, abs=1)
+    """Scales of blocks: four parts of two buffers, a plain object both ways. One scale: tensors of their own, an object
+    of a class of its own forward. Both sides of each product are read from C++."""
+    plain, blocks, one = host.grouped(16), host.grouped(16, host.BY_BLOCK), host.grouped(16, host.ONE_SCALE)
+    looked = 4 * host.CALL + host.LISTED + host.WAY + host.CACHED + 2 * host.READ + host.SAVED + host.KEPT
+    own, backward = 4 * host.PART + host.STORED, 2 * host.CALL + host.WAY + 2 * host.READ + host.SAVED
+    assert blocks.forward - plain.forward == pytest.approx(16 * (looked + own))
+    assert blocks.dgrad - plain.dgrad == pytest.approx(16 * (backward + own))
+    assert blocks.wgrad - plain.wgrad == pytest.approx(16 * 2 * host.READ)
+    assert one.forward - plain.forward == pytest.approx(16 * (looked + 3 * host.EMPTY + host.QUANTISED))
+    assert one.dgrad - plain.dgrad == pytest.approx(16 * (backward + 3 * host.EMPTY + host.STORED))
+    for precision, scaled in (("fp8_current", one), ("fp8_block", blocks)):
+        (product_,) = [k for k in kernels(on(precision=precision), "F") if k.name == "experts_fc1_fprop"]
+        assert on().launch_ns("F", product_) == pytest.approx(1e3 * scaled.forward, abs=1)
+
+
+def test_a_tensor_of_one_side_is_made_of_fewer():
+    """Where a GPU reads either side of one tensor (Blackwell, one scale)."""
+    both, one = host.grouped(16, host.ONE_SCALE), host.grouped(16, host.ONE_SCALE, both=False)
+    assert both.dgrad - one.dgrad == pytest.approx(16 * host.EMPTY)
+    kept = {node: kernels(on(node=node, precision="fp8_current"), "F") for node in ("h100x8", "b200x8")}
+    hosts = [next(k.host for k in each if k.name == "experts_fc1_fprop") for each in kept.values()]
+    assert hosts[0] - hosts[1] == pytest.approx(host.work(16 * host.EMPTY, "F"))
 
 
 @pytest.mark.parametrize(("dispatcher", "direction"), [*product(("alltoall", "deepep", "hybridep"), "FB")])
@@ -148,6 +165,14 @@ def test_hybridep_gathers_which_experts_all_tokens_chose():
     assert scan.rows * scan.read == 2 * chosen  # summed up, and put in places
     assert not any(k.name == "gather_routing" for k in kernels(own, "B"))
     assert not any(k.name == "gather_routing" for k in kernels(on("deepep"), "F"))
+
+
+def test_hybridep_makes_its_maps_before_the_host_waits():
+    made = {k.name: k.host for k in kernels(on("hybridep"), "F")}
+    assert made["dispatch_layout"] > host.work(10 * host.EMPTY, "F")
+    assert made["dispatch(F)"] < made["dispatch_layout"] < host.work(host.FUSED["F"] + 2 * host.AWAITED + 50, "F")
+    other = {k.name: k.host for k in kernels(on("deepep"), "F")}
+    assert other["dispatch(F)"] == host.work(host.FUSED["F"], "F")
 
 
 def test_hybridep_takes_what_was_measured_of_it():

@@ -14,7 +14,17 @@ from sim.models.layer import COMMUNICATION, Kernel
 from sim.models.stacks import exchange
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import ONCE
-from sim.models.stacks.megatron.host import AWAITED, COUNTED, EXCHANGED, FUSED, PERMUTED, work
+from sim.models.stacks.megatron.host import (
+    AWAITED,
+    COUNTED,
+    DISPATCHED,
+    EXCHANGED,
+    FUSED,
+    GATHERED,
+    MAPPED,
+    PERMUTED,
+    work,
+)  # fmt: skip
 
 INDEX = 4
 """Bytes of a row's place."""
@@ -40,7 +50,8 @@ def exchanged(site: Shared, experts: Experts, what: str, direction: str) -> list
         layout = Kernel("dispatch_layout", small("dispatch_layout", site.own, 4.0 * experts.number), COMMUNICATION)
         before = _mapped_routing(site, experts) if site.stack.dispatcher == "hybridep" else [layout]
         waiting = [*before[:-1], before[-1]._replace(waits=True)] if first else []
-        return [*waiting, sent._replace(host=work(FUSED[direction], direction))]
+        mapped_before = first and site.stack.dispatcher == "hybridep"
+        return [*waiting, sent._replace(host=work(DISPATCHED if mapped_before else FUSED[direction], direction))]
     sent = sent._replace(host=work(EXCHANGED[direction], direction))
     likely = sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))
     if what == "combine":
@@ -58,7 +69,10 @@ def _mapped_routing(site: Shared, experts: Experts) -> list[Kernel]:
     read = 2.0 * experts.number / site.group_nodes
     write = (INDEX * domain + (INDEX + 1) * site.local_experts) / site.group_nodes
     scan = Memory("elementwise", site.own * site.group, read, write)
-    return [Kernel("gather_routing", gather, COMMUNICATION), Kernel("dispatch_layout", scan, COMMUNICATION)]
+    return [
+        Kernel("gather_routing", gather, COMMUNICATION, host=work(GATHERED, "F")),
+        Kernel("dispatch_layout", scan, COMMUNICATION, host=work(MAPPED, "F")),
+    ]
 
 
 def _probabilities(site: Shared, experts: Experts) -> Collective:

@@ -135,7 +135,8 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
     result = summed_in if role == "wgrad" else "bf16"
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
+    scaled = "" if casting(site) is None else host.ONE_SCALE if one_scale(site) else host.BY_BLOCK
+    forward, dgrad, wgrad = host.grouped(local, scaled, both=not one_scale(site) or ways(site) > 1)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     sides = ((rows, n), (rows, k)) if role == "wgrad" else ((rows, cast),)
     weight = None if role == "wgrad" else (local * n, k)
