@@ -81,7 +81,7 @@ def test_a_tensor_of_one_side_is_made_of_fewer():
 @pytest.mark.parametrize(("dispatcher", "direction"), [*product(("alltoall", "deepep", "hybridep"), "FB")])
 def test_the_host_waits_for_what_comes_forward_and_not_again(dispatcher, direction):
     waiting = [kernel.name for kernel in kernels(on(dispatcher), direction) if kernel.waits]
-    first = "counts_to_host" if dispatcher == "alltoall" else "dispatch_layout"
+    first = {"alltoall": "counts_to_host", "hybridep": "rows_padded"}.get(dispatcher, "dispatch_layout")
     assert waiting == ([first] if direction == "F" else [])
 
 
@@ -165,6 +165,38 @@ def test_hybridep_gathers_which_experts_all_tokens_chose():
     assert scan.rows * scan.read == 2 * chosen  # summed up, and put in places
     assert not any(k.name == "gather_routing" for k in kernels(own, "B"))
     assert not any(k.name == "gather_routing" for k in kernels(on("deepep"), "F"))
+
+
+def test_hybridep_stands_between_its_small_kernels():
+    """Flags, ranks met before and behind; over nodes those too, and what goes there is copied first."""
+    near, far = on("hybridep"), on("hybridep", expert=16, nodes=2)
+    around = ("flags", "ranks_met", "nodes_met", "rows_to_send")
+    names = [
+        [k.name for d in "FB" for k in kernels(own, d) if k.name in around or isinstance(k.op, AllToAll)]
+        for own in (near, far)
+    ]
+    each = ["flags", "ranks_met", "{}", "ranks_met"]
+    order = ("dispatch(F)", "combine(F)", "combine(B)", "dispatch(B)")
+    assert names[0] == [name.format(what) for what in order for name in each]
+    copied = {"dispatch(F)", "combine(B)"}  # the two that dispatch
+    assert names[1] == [
+        name.format(what) for what in order
+        for name in [*(["rows_to_send"] if what in copied else []), *each, "nodes_met"]
+    ]  # fmt: skip
+    assert not {k.name for d in "FB" for k in kernels(on("deepep"), d)} & set(around)
+
+
+def test_a_fused_router_has_the_small_kernels_of_its_loss():
+    forward, backward, weight = ([k.name for k in kernels(on(), d)] for d in "FBW")
+    at = forward.index("aux_loss")
+    assert forward[at + 1 : at + 3] == ["aux_each", "aux_told"]
+    assert backward.index("aux_scale_bwd") + 1 == backward.index("aux_loss_bwd")
+    assert weight[weight.index("router_wgrad") + 1] == "router_wgrad_added"
+
+
+def test_keys_that_are_normed_are_copied_together_first():
+    names = [k.name for k in kernels(on(), "F")]
+    assert names.index("key_copy") + 1 == names.index("k_norm")
 
 
 def test_hybridep_makes_its_maps_before_the_host_waits():

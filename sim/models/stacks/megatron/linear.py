@@ -150,8 +150,11 @@ def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:
 
 
 def norm_backward(name: str, rows: int, width: int) -> list[Kernel]:
-    """Its gradient, and a small kernel that finishes that of its weights."""
-    return [Kernel(name, norm(rows, width, 2, 1, "backward")), Kernel(f"{name}_finish", small("tiny"))]
+    """Its gradient, a small kernel that finishes that of its weights, and one that adds this to the sum of
+    micro-batches, as products do by themselves (megatron/core/distributed/distributed_data_parallel.py,
+    _make_backward_post_hook)."""
+    tiny = [Kernel(f"{name}_{each}", small("tiny")) for each in ("finish", "added")]
+    return [Kernel(name, norm(rows, width, 2, 1, "backward")), *tiny]
 
 
 def fused(name: str, rows: int, width: float, reads: float, writes: float, kind: str = "elementwise") -> Kernel:
