@@ -112,13 +112,42 @@ def test_experts_are_quantised_one_by_one(precision, whole, count):
 
 
 def test_a_module_that_is_a_graph_is_launched_once():
+    """With what it takes in copied to where it was captured: hidden states and a mask of zeros, made each time; the
+    gradients of the residual, of what is dispatched, and of probabilities."""
     plain, graphed = on(), on(graphed=["attention", "router"])
-    assert work_us(graphed, "F", "attn") == pytest.approx(2 * host.REPLAYED, abs=0.1)
+    unit = host.REPLAYED + 3 * host.OPERATION
+    assert work_us(graphed, "F", "attn") == work_us(graphed, "B", "attn") == pytest.approx(unit, abs=0.1)
     assert work_us(graphed, "F", "mlp") == work_us(plain, "F", "mlp")
     assert work_us(graphed, "W", "attn") == 0 < work_us(plain, "W", "attn")
-    assert [k._replace(host=0) for k in kernels(plain, "B")] == [k._replace(host=0) for k in kernels(graphed, "B")]
+    own = [k for k in kernels(graphed, "B") if k.name.startswith("graph_")]
+    assert [k.name for k in own] == ["graph_sent", "graph_likely", "graph_dy"]
+    assert [k.op.write for k in own] == [2 * 2048, 4 * 128, 2 * 2048]
+    others = [k._replace(host=0) for k in kernels(graphed, "B") if k not in own]
+    assert [k._replace(host=0) for k in kernels(plain, "B")] == others
     with pytest.raises(Exception, match="steps that are graphs have no graphs of modules; legal: one of the two"):
         on(graphed=["attention"], cuda_graphs=True)
+
+
+@pytest.mark.parametrize(("graphed", "forward", "backward"), [
+    (["attention"], ["graph_mask", "graph_mask_copy", "graph_input"], ["graph_dy"]),
+    (["router"], ["graph_input"], ["graph_dy", "graph_sent", "graph_likely"]),
+    ([], [], []),
+])  # fmt: skip
+def test_a_layers_graph_takes_its_input_in_once(graphed, forward, backward):
+    own = on(graphed=graphed)
+    found = [[k for k in kernels(own, d) if k.name.startswith("graph_")] for d in "FBW"]
+    assert [[k.name for k in each] for each in found] == [forward, backward, []]
+    if "attention" in graphed:
+        assert {k.op.write for k in found[0][:2]} == {4096.0}  # a byte for each token of the sequence
+    assert all(not k.name.startswith("graph_") for d in "FB" for k in kernels(on(cuda_graphs=True), d))
+
+
+def test_shared_experts_are_in_the_graph_and_layers_without_attention_make_a_mask_too():
+    """Nemotron-3's layers of experts stand alone: their mask is filled, and nothing reads it."""
+    own = on("hybridep", model="nemotron3_nano_30b_a3b", graphed=["attention", "mamba", "router"])
+    assert [k.name for k in kernels(own, "F") if k.name.startswith("graph_")] == ["graph_mask", "graph_input"]
+    names = [k.name for k in kernels(own, "B") if k.name.startswith("graph_")]
+    assert names == ["graph_dy", "graph_shared", "graph_sent", "graph_likely"]
 
 
 @pytest.mark.parametrize(("node", "expert", "nodes"), [("b200x8", 8, 1), ("h100x8", 16, 2)])
