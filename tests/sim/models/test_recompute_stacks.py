@@ -148,7 +148,7 @@ def test_what_modules_of_torch_free_by_hand():
 
 NAMES = {
     ("megatron", "activation"): ["swiglu"], ("megatron", "norm"): ["mlp_norm", "input_norm"],
-    ("megatron", "core_attention"): ["memset", "sdpa"],
+    ("megatron", "core_attention"): ["memset", "seed", "sdpa"],
     ("megatron", "mla_up_projection"): ["q_norm", "q_up", "kv_norm", "kv_up", "rope_q", "rope_kv"],
     ("megatron", "shared_experts"): ["shared_fc1", "shared_act", "shared_fc2"],
     ("torch", "norm"): ["mlp_norm", "attn_norm", "q_norm", "kv_norm"],

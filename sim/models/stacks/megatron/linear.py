@@ -138,7 +138,8 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
     result = summed_in if role == "wgrad" else "bf16"
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
+    scaled = "" if casting(site) is None else host.ONE_SCALE if one_scale(site) else host.BY_BLOCK
+    forward, dgrad, wgrad = host.grouped(local, scaled, both=not one_scale(site) or ways(site) > 1)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     sides = ((rows, n), (rows, k)) if role == "wgrad" else ((rows, cast),)
     weight = None if role == "wgrad" else (local * n, k)
@@ -152,8 +153,11 @@ def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:
 
 
 def norm_backward(name: str, rows: int, width: int) -> list[Kernel]:
-    """Its gradient, and a small kernel that finishes that of its weights."""
-    return [Kernel(name, norm(rows, width, 2, 1, "backward")), Kernel(f"{name}_finish", small("tiny"))]
+    """Its gradient, a small kernel that finishes that of its weights, and one that adds this to the sum of
+    micro-batches, as products do by themselves (megatron/core/distributed/distributed_data_parallel.py,
+    _make_backward_post_hook)."""
+    tiny = [Kernel(f"{name}_{each}", small("tiny")) for each in ("finish", "added")]
+    return [Kernel(name, norm(rows, width, 2, 1, "backward")), *tiny]
 
 
 def fused(name: str, rows: int, width: float, reads: float, writes: float, kind: str = "elementwise") -> Kernel:
