@@ -66,6 +66,9 @@ class StackForm(Form):
     by operation (moe_router_fusion off)."""
     gating: Literal["fp32", "bf16"] | None = None
     """Of megatron, in what a router's product is differentiated: bf16 (the default) or fp32 (moe_router_dtype)."""
+    accumulation: Literal["fused", "added"] | None = None
+    """Of megatron: gradients of weights are added to those there in their products (fused, the default) or by a kernel
+    each behind them (added: gradient_accumulation_fusion off)."""
     bf16_first: Layers | None = None
     """Of megatron: layers at a model's beginning that multiply in BF16 whatever the precision (none unless said;
     num_layers_at_start_in_bf16 with first_last_layers_bf16)."""

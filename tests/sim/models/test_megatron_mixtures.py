@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from hwmodels.op import AllToAll, Collective, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory
 from hwmodels.refused import Refused
 from sim.assembly import machine
 from sim.communication.exchange import hybrid
@@ -14,12 +14,15 @@ from sim.scenario import from_mapping
 from sim.step.overlap import compose
 
 
-def on(dispatcher="alltoall", precision="bf16", node="h200x8", expert=8, model="qwen3_30b_a3b", nodes=1, **stack):
+def on(
+    dispatcher="alltoall", precision="bf16", node="h200x8", expert=8, model="qwen3_30b_a3b", nodes=1, states=None,
+    **stack,
+):  # fmt: skip
     own = {"name": "megatron", "dispatcher": dispatcher, **stack}
     return machine(lay_out(from_mapping({
         "cluster": {"node": node, "nodes": nodes}, "model": model, "precision": precision, "stack": own,
         "parallel": {"expert": expert}, "schedule": "1f1b", "outputs": ["result"], "comm": {"collectives": "nccl"},
-        "batch": {"sequences": 8 * nodes, "sequence_length": 4096},
+        "batch": {"sequences": 8 * nodes, "sequence_length": 4096}, "states": states or {},
     })))  # fmt: skip
 
 
@@ -191,6 +194,24 @@ def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
         more = own.pricer.price(op).ns - own.pricer.price(op._replace(result="bf16")).ns
         alone = bytes_more * op.groups * op.n * op.k / (0.8 * 3.35e12) * 1e9
         assert more == pytest.approx(alone, rel=0.05)  # of the slowest of its cards
+
+
+@pytest.mark.parametrize(("states", "kept"), [("fp32", 4), ("bf16", 2)])
+def test_gradients_that_products_do_not_add_up_are_added_by_a_kernel_each(states, kept):
+    """Of each of 16 experts' two tensors, of attention's two and of the head's; a fused product adds them itself."""
+    fused, added = (on(accumulation=each, states={"gradients": states}) for each in ("fused", "added"))
+    assert not any("main_grad" in k.name for k in kernels(fused, "W"))
+    own = [k for k in kernels(added, "W") if "main_grad" in k.name]
+    shapes = (2 * 768 * 2048, 768 * 2048)
+    assert sorted(k.op.rows for k in own if "experts" in k.name) == sorted(16 * each for each in shapes)
+    assert all(k.op.kernels == 16 for k in own if "experts" in k.name) and len(own) == 4
+    assert all((k.op.read, k.op.write) == (2 + kept, kept) for k in own)
+    more = work_us(added, "W") - work_us(fused, "W")
+    assert more == pytest.approx((2 * 16 + 2) * (host.EMPTY + host.OPERATION))
+    products = [k.op for k in kernels(added, "W") if isinstance(k.op, Gemm | GroupedGemm) and "router" not in k.name]
+    assert len(products) == 4 and all(op.result == "bf16" for op in products)
+    names = [k.name for part in added.parts(added.units[-1], "W") for k in part.kernels]
+    assert names == ["head_wgrad", "head_main_grad"]
 
 
 def test_unknown_modules_of_graphs_are_refused():
