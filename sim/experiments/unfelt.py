@@ -77,6 +77,7 @@ OF_MODELS = {
         "stack.rope",
         "stack.router",
         "stack.gating",
+        "stack.permute",
         "stack.accumulation",
         "stack.bf16_first",
         "stack.bf16_last",

@@ -214,6 +214,37 @@ def test_gradients_that_products_do_not_add_up_are_added_by_a_kernel_each(states
     assert names == ["head_wgrad", "head_main_grad"]
 
 
+def test_permutes_that_are_not_fused_wait_for_their_places_and_go_chunk_by_chunk():
+    """16 experts of each of 8 ranks are 128 chunks, cut out and put together three times each way: rows and their
+    probabilities behind a dispatch, rows before a combine. Rows are found twice more, which the host waits for."""
+    fused, plain = on(), on(permute="plain")
+    assert [k.name for k in kernels(plain, "F") if k.waits] == [
+        "permute_rows_counted", "permute_probabilities_counted", "counts_to_host",
+    ]  # fmt: skip
+    named = {(d, k.name): k for d in "FB" for k in kernels(plain, d)}
+    sorts = [[k for k in kernels(plain, d) if k.name.startswith("sort_")] for d in "FB"]
+    assert [len(each) for each in sorts] == [3, 3]
+    for direction, each in zip("FB", sorts, strict=True):
+        took = sum(plain.launch_ns(direction, k) for k in each) / 1e3
+        assert took == pytest.approx(3 * (2 * host.OPERATION + 128 * (host.PIECE + host.ARGUMENT)), abs=0.01)
+    own, rows, row = plain.site.own, plain.site.rows, 2 * 2048
+    for direction, name in (("F", "unpermute"), ("B", "permute_bwd")):
+        zeros, summed = named[direction, f"{name}_zeros"], named[direction, name]
+        assert zeros.op.bytes() == pytest.approx(own * row) and summed.op.bytes() == pytest.approx(3 * rows * row)
+    values = named["F", "permute_probabilities_values"].op
+    assert values.bytes() == pytest.approx(rows * (16 + 4 + 4))  # two places and a number read, one written
+    more = [work_us(plain, d) - work_us(fused, d) for d in "FB"]
+    assert all(1000 < each < 1500 for each in more)
+    moved = [sum(k.op.bytes() for k in kernels(each, "B") if isinstance(k.op, Memory)) for each in (fused, plain)]
+    assert moved[1] - moved[0] == pytest.approx(2 * rows * row + own * 128 * (1 + 8 + 9 + 2 * 4), rel=1e-3)
+
+
+@pytest.mark.parametrize("also", [{"dispatcher": "deepep"}, {"expert": 1}])
+def test_permutes_of_other_dispatchers_are_their_own(also):
+    with pytest.raises(Exception, match=r"legal: fused, or alltoall and parallel\.expert 2 or more"):
+        on(permute="plain", **also)
+
+
 def test_unknown_modules_of_graphs_are_refused():
     with pytest.raises((Refused, Exception), match=r"stack\.graphed"):
         on(graphed=["experts"])
