@@ -47,7 +47,7 @@ def page() -> str:
         v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
         v3_missing_two=_missing_s(two), v3_missing_off=_missing_s(off), gb_missing=_missing_s(both["RL-NR-GB-128"]),
         gb_missing_two=_missing_s(both["RL-NR-GB-256"]), v3_old=one.ours["parts_s"]["old_log_probs"],
-        q30_forward=_forward(both[MIXTURE]), q30_update=both[MIXTURE].ours["parts_s"]["update"],
+        q30_forward=_timed_forward(both[MIXTURE]), q30_update=both[MIXTURE].ours["parts_s"]["update"],
         q30_forward_published=both[MIXTURE].row["parts"]["log_probs"],
         q30_update_published=both[MIXTURE].row["parts"]["update"],
         dense_forward=_errors(both, "log_probs"), dense_update=_errors(both, "update"),
@@ -72,7 +72,7 @@ def _missing_s(each: Compared) -> float:
 def _errors(both: Mapping[str, Compared], part: str) -> str:
     """How far ours is off for dense models, least and most."""
     dense = [both[row] for row in DENSE]
-    ours = [_forward(each) if part == "log_probs" else each.ours["parts_s"][part] for each in dense]
+    ours = [_timed_forward(each) if part == "log_probs" else each.ours["parts_s"][part] for each in dense]
     off = sorted(own / each.row["parts"][part] - 1 for own, each in zip(ours, dense, strict=True))
     return f"{off[-1]:+.0%} to {off[0]:+.0%}"
 
@@ -118,18 +118,24 @@ def _forward(each: Compared) -> float:
     return float(each.ours["parts_s"]["old_log_probs"] + each.ours["parts_s"]["reference_log_probs"])
 
 
+def _timed_forward(each: Compared) -> float:
+    """As NeMo-RL times them: the reference's weights come and go meanwhile (policy_and_reference_logprobs)."""
+    return _forward(each) + float(each.ours["parts_s"]["change"])
+
+
 def _parts(both: Iterable[Compared]) -> str:
     """Published seconds of parts beside ours."""
     names = {
-        "rollout": "rollout, until the engine sleeps", "log_probs": "log-probabilities", "update": "update",
-        "sync": "weights, and what makes room for them",
+        "rollout": "rollout, until the engine sleeps", "log_probs": "log-probabilities, with changes of places",
+        "update": "update", "sync": "weights, and what makes room for them",
     }  # fmt: skip
     rows = []
     for each in both:
         own = each.ours["parts_s"]
         refit, asleep = own["away"] + own["places"] / 2 + own["sync"], own["places"] / 2
         for key, published in each.row.get("parts", {}).items():
-            ours = {"log_probs": _forward(each), "sync": refit, "rollout": own["rollout"] + asleep}.get(key) or own[key]
+            timed = {"log_probs": _timed_forward(each), "sync": refit, "rollout": own["rollout"] + asleep}
+            ours = timed.get(key) or own[key]
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )
