@@ -77,6 +77,8 @@ OF_MODELS = {
         "stack.rope",
         "stack.router",
         "stack.gating",
+        "stack.permute",
+        "stack.accumulation",
         "stack.bf16_first",
         "stack.bf16_last",
         "stack.bf16_prediction",

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from hwmodels.op import AllToAll, Collective, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Collective, Gemm, GroupedGemm, Memory
 from hwmodels.refused import Refused
 from sim.assembly import machine
 from sim.communication.exchange import hybrid
@@ -14,12 +14,15 @@ from sim.scenario import from_mapping
 from sim.step.overlap import compose
 
 
-def on(dispatcher="alltoall", precision="bf16", node="h200x8", expert=8, model="qwen3_30b_a3b", nodes=1, **stack):
+def on(
+    dispatcher="alltoall", precision="bf16", node="h200x8", expert=8, model="qwen3_30b_a3b", nodes=1, states=None,
+    **stack,
+):  # fmt: skip
     own = {"name": "megatron", "dispatcher": dispatcher, **stack}
     return machine(lay_out(from_mapping({
         "cluster": {"node": node, "nodes": nodes}, "model": model, "precision": precision, "stack": own,
         "parallel": {"expert": expert}, "schedule": "1f1b", "outputs": ["result"], "comm": {"collectives": "nccl"},
-        "batch": {"sequences": 8 * nodes, "sequence_length": 4096},
+        "batch": {"sequences": 8 * nodes, "sequence_length": 4096}, "states": states or {},
     })))  # fmt: skip
 
 
@@ -277,6 +280,55 @@ def test_grouped_gradients_are_added_where_a_step_sums_them(states, bytes_more):
         more = own.pricer.price(op).ns - own.pricer.price(op._replace(result="bf16")).ns
         alone = bytes_more * op.groups * op.n * op.k / (0.8 * 3.35e12) * 1e9
         assert more == pytest.approx(alone, rel=0.08)  # at the clock of its cards, which is a part of a product's price
+
+
+@pytest.mark.parametrize(("states", "kept"), [("fp32", 4), ("bf16", 2)])
+def test_gradients_that_products_do_not_add_up_are_added_by_a_kernel_each(states, kept):
+    """Of each of 16 experts' two tensors, of attention's two and of the head's; a fused product adds them itself."""
+    fused, added = (on(accumulation=each, states={"gradients": states}) for each in ("fused", "added"))
+    assert not any("main_grad" in k.name for k in kernels(fused, "W"))
+    own = [k for k in kernels(added, "W") if "main_grad" in k.name]
+    shapes = (2 * 768 * 2048, 768 * 2048)
+    assert sorted(k.op.rows for k in own if "experts" in k.name) == sorted(16 * each for each in shapes)
+    assert all(k.op.kernels == 16 for k in own if "experts" in k.name) and len(own) == 4
+    assert all((k.op.read, k.op.write) == (2 + kept, kept) for k in own)
+    more = work_us(added, "W") - work_us(fused, "W")
+    assert more == pytest.approx((2 * 16 + 2) * (host.EMPTY + host.OPERATION))
+    products = [k.op for k in kernels(added, "W") if isinstance(k.op, Gemm | GroupedGemm) and "router" not in k.name]
+    assert len(products) == 4 and all(op.result == "bf16" for op in products)
+    names = [k.name for part in added.parts(added.units[-1], "W") for k in part.kernels]
+    assert names == ["head_wgrad", "head_main_grad"]
+
+
+def test_permutes_that_are_not_fused_wait_for_their_places_and_go_chunk_by_chunk():
+    """16 experts of each of 8 ranks are 128 chunks, cut out and put together three times each way: rows and their
+    probabilities behind a dispatch, rows before a combine. Rows are found twice more, which the host waits for."""
+    fused, plain = on(), on(permute="plain")
+    assert [k.name for k in kernels(plain, "F") if k.waits] == [
+        "permute_rows_counted", "permute_probabilities_counted", "counts_to_host",
+    ]  # fmt: skip
+    named = {(d, k.name): k for d in "FB" for k in kernels(plain, d)}
+    sorts = [[k for k in kernels(plain, d) if k.name.startswith("sort_")] for d in "FB"]
+    assert [len(each) for each in sorts] == [3, 3]
+    for direction, each in zip("FB", sorts, strict=True):
+        took = sum(plain.launch_ns(direction, k) for k in each) / 1e3
+        assert took == pytest.approx(3 * (2 * host.OPERATION + 128 * (host.PIECE + host.ARGUMENT)), abs=0.01)
+    own, rows, row = plain.site.own, plain.site.rows, 2 * 2048
+    for direction, name in (("F", "unpermute"), ("B", "permute_bwd")):
+        zeros, summed = named[direction, f"{name}_zeros"], named[direction, name]
+        assert zeros.op.bytes() == pytest.approx(own * row) and summed.op.bytes() == pytest.approx(3 * rows * row)
+    values = named["F", "permute_probabilities_values"].op
+    assert values.bytes() == pytest.approx(rows * (16 + 4 + 4))  # two places and a number read, one written
+    more = [work_us(plain, d) - work_us(fused, d) for d in "FB"]
+    assert all(1000 < each < 1500 for each in more)
+    moved = [sum(k.op.bytes() for k in kernels(each, "B") if isinstance(k.op, Memory)) for each in (fused, plain)]
+    assert moved[1] - moved[0] == pytest.approx(2 * rows * row + own * 128 * (1 + 8 + 9 + 2 * 4), rel=1e-3)
+
+
+@pytest.mark.parametrize("also", [{"dispatcher": "deepep"}, {"expert": 1}])
+def test_permutes_of_other_dispatchers_are_their_own(also):
+    with pytest.raises(Exception, match=r"legal: fused, or alltoall and parallel\.expert 2 or more"):
+        on(permute="plain", **also)
 
 
 def test_unknown_modules_of_graphs_are_refused():

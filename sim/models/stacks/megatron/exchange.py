@@ -14,6 +14,7 @@ from sim.models.layer import COMMUNICATION, Kernel
 from sim.models.stacks import exchange
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import ONCE
+from sim.models.stacks.megatron import unfused
 from sim.models.stacks.megatron.host import (
     AWAITED,
     COUNTED,
@@ -26,6 +27,7 @@ from sim.models.stacks.megatron.host import (
     PERMUTED,
     work,
 )  # fmt: skip
+from sim.models.stacks.stack import PLAIN_PERMUTE
 
 INDEX = 4
 """Bytes of a row's place."""
@@ -107,12 +109,10 @@ def _counted(site: Shared, experts: Experts) -> list[Kernel]:
     size = COUNT * experts.number * site.group
     gather = Collective("all_gather", size, site.group, site.group_nodes)
     sums = [Kernel("counts", small("tiny"), COMMUNICATION, host=0.0)] * SUMS
-    host = work(COUNTED + PERMUTED["F"] + AWAITED, "F")
-    waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=host, waits=True)
+    gathered = Kernel("gather_counts", gather, COMMUNICATION, host=0.0)
+    waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=work(COUNTED + AWAITED, "F"), waits=True)
+    if site.stack.permute == PLAIN_PERMUTE:
+        return [*sums, gathered, *unfused.rows(site, experts.number), waiting]
     rows = mapped("permute", site.own, site.rows, site.shape.sent)
-    return [
-        *sums,
-        Kernel("gather_counts", gather, COMMUNICATION, host=0.0),
-        waiting,
-        *(k._replace(host=0.0) for k in rows),
-    ]
+    waiting = waiting._replace(host=waiting.host + work(PERMUTED["F"], "F"))
+    return [*sums, gathered, waiting, *(k._replace(host=0.0) for k in rows)]

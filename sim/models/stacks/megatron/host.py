@@ -129,6 +129,8 @@ PERMUTED = {"F": function("F", 0, 5) + 4 * TRITON, "B": function("B", 0, 2) + TR
 """Rows in the order of experts: three kernels of maps, and the permute."""
 SORTED = {"F": function("F", 0, 3) + 2 * TRITON, "B": function("B", 0, 2) + TRITON}
 """Chunks of rows in another order: a map, and the copy."""
+SELECTED = 2 * OPERATION + 4 * LAUNCH + 3 * EMPTY + 6 * VIEW + COPIED + AWAITED
+"""masked_select: the mask's places (counted, which is waited for; prefixed, chosen, written) and what is there."""
 PADDED = {"F": function("F", 1, 1), "B": function("B", 1, 1)}
 """Rows of each expert padded for scales of blocks, or unpadded: one kernel over all."""
 COUNTED = 9 * OPERATION + 8 * VIEW + SENT["all_gather"] + SIDE + 4 * COPIED + EMPTY
@@ -142,3 +144,9 @@ MAPPED = 10 * EMPTY + 2 * LAUNCH + AWAITED
 DISPATCHED = 2 * EMPTY + 2 * LAUNCH
 """HybridEP's dispatch forward: who chose what, gathered; maps and counts, in tensors of their own, by a kernel, and a
 small one, whose end is waited for; the exchange, and a permute."""
+
+
+def chunks(number: int) -> float:
+    """Microseconds of so many chunks cut out of a tensor and put together again (torch.split, torch.cat), or of their
+    gradients, which is the same the other way round."""
+    return 2 * OPERATION + number * (PIECE + ARGUMENT)

@@ -7,7 +7,10 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
 from sim.models.stacks.megatron.casts import apart, casting, one_scale, ordered, quantised, ways
 from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, piped, summed
+from sim.models.stacks.stack import ADDED
 
+BF16, FP32_SUMS = "bf16", "fp32"
+"""What a product of a weight's gradient writes, or adds to."""
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
 """The host's work for a product of TransformerEngine's Linear; backward makes two."""
 
@@ -113,10 +116,24 @@ def _turned(site: Shared, name: str, width: int) -> list[Kernel]:
 
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`)."""
-    op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear)
+    """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`) or behind it."""
+    product = Kernel(f"{name}_wgrad", gradient(site, n, k, site.recipe.linear), host=HOST["B"])
     sides = (site.tokens, n), (site.tokens, k)
-    return [*ordered(site, f"{name}_wgrad", *sides), Kernel(f"{name}_wgrad", op, host=HOST["B"])]
+    return [*ordered(site, f"{name}_wgrad", *sides), product, *summed_up(site, name, n * k)]
+
+
+def gradient(site: Shared, n: int, k: int, precision: str) -> Gemm:
+    """The product of a weight's gradient over this rank's tokens."""
+    return Gemm(n, k, site.tokens, "wgrad", precision, result=BF16 if site.stack.accumulation == ADDED else FP32_SUMS)
+
+
+def summed_up(site: Shared, name: str, size: int, tensors: int = 1) -> list[Kernel]:
+    """The gradients of so many tensors added to those that are there, a kernel each, where products do not do it."""
+    if site.stack.accumulation != ADDED:
+        return []
+    kept = site.recipe.gradient.bits / 8
+    op = Memory("elementwise", size, PLAIN_BF16.row_bytes(1) + kept, kept, tensors)
+    return [Kernel(f"{name}_main_grad", op, host=host.work(tensors * (host.EMPTY + host.OPERATION), "B"))]
 
 
 def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
@@ -135,8 +152,8 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     direction = "F" if role == "fprop" else "B"
     before = apart(site, f"rows_{name}_{role}", rows, cast, direction) if role != "wgrad" else []
     shape = (n, k) if role == "fprop" else (k, n)
-    summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
-    result = summed_in if role == "wgrad" else "bf16"
+    summed_in = FP32_SUMS if site.recipe.gradient == FP32 else "added_bf16"
+    result = summed_in if role == "wgrad" and site.stack.accumulation != ADDED else BF16
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
     scaled = "" if casting(site) is None else host.ONE_SCALE if one_scale(site) else host.BY_BLOCK
     forward, dgrad, wgrad = host.grouped(local, scaled, both=not one_scale(site) or ways(site) > 1)
@@ -144,7 +161,8 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     sides = ((rows, n), (rows, k)) if role == "wgrad" else ((rows, cast),)
     weight = None if role == "wgrad" else (local * n, k)
     scales = ordered(site, f"{name}_{role}", *sides, weight=weight)  # of all experts at once
-    return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
+    behind = summed_up(site, name, local * n * k, local) if role == "wgrad" else []
+    return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction)), *behind]
 
 
 def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:
