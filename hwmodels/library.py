@@ -20,8 +20,10 @@ NEAREST, BLUNT = 6, 0.05
 4 to 8 neighbours and 0.05 to 0.25 come within 0.3 points in the median."""
 NEAR = 1.5
 """Octaves up to which a neighbour is near; beyond, utilisation is held."""
-HEADS, GROUPS, WIDTHS = 0.5, 0.25, 2.0
-"""Weights of an octave in heads, in heads that share keys, and in widths, beside one in the length of sequences."""
+HEADS, GROUPS, WIDTHS, UNLIKE = 0.5, 0.25, 4.0, 4.0
+"""Weights of an octave in heads, in heads that share keys, in widths, and in those of keys over those of values, beside
+one in the length of sequences. A pair of widths is a kernel of its own (cuDNN's backward of 192 and 192 takes 1.7 times
+as long as of 192 and 128 on an H200): chosen by rows left out (docs/PRICES.md)."""
 BY_ROW = ("norm", "layer_norm", "softmax", "reduce", "topk", "attention")
 """How kinds of memory-bound kernels begin that take a row at a time: rows count besides bytes in all."""
 BALANCE = 8.0
@@ -134,7 +136,8 @@ def place(op: Op) -> tuple[float, ...]:
         heads, length, widths, groups = _octaves(
             op.batch * op.heads, between, op.qk + op.v, op.heads / (op.kv_heads or op.heads)
         )
-        return HEADS * heads, length, WIDTHS * widths, GROUPS * groups
+        unlike = math.log2(op.qk / op.v)
+        return HEADS * heads, length, WIDTHS * widths, GROUPS * groups, UNLIKE * unlike
     assert isinstance(op, Memory)
     whole, row = _octaves(op.bytes(), op.read + op.write)
     return whole, row * op.kind.startswith(BY_ROW), BALANCE * op.read / max(op.read + op.write, 1.0)
