@@ -271,7 +271,7 @@ def asked(plan: Plan) -> str:
     """When parameters that are gathered beside forward are asked for. Unless said, as Megatron-LM and Megatron-Bridge
     do: aligned where a rank has several stages, else on demand (validate_args of megatron/training/arguments.py, and
     comm_overlap.py, _get_optimizer_overlap_cfgs, set align_param_gather false without an interleaved schedule)."""
-    one = plan.program.stages == plan.program.positions and plan.scenario.stack.name == "megatron"
+    one = plan.scenario.stack.name == "megatron" and all(len(held) == 1 for held in plan.holds)
     return plan.scenario.overlap.gather or (ON_DEMAND if one else ALIGNED)
 
 

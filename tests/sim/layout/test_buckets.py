@@ -3,7 +3,7 @@
 import pytest
 
 from sim.assembly import assembled
-from sim.layout.buckets import gathered, traffic
+from sim.layout.buckets import asked, gathered, traffic
 from sim.layout.plan import lay_out
 from sim.scenario.files import load
 from sim.simulation import run
@@ -37,6 +37,14 @@ def test_aligned_stages_have_their_parameters_when_activations_come() -> None:
     first, *others = stages(*SEVERAL)
     assert first[2] and not any(asks for _, _, asks in others[2:])
     assert not any(asks for _, _, asks in stages(*SEVERAL, "overlap.gather=before"))
+
+
+@pytest.mark.parametrize(("words", "word"), [
+    (ONE, "on_demand"), (SEVERAL, "aligned"), (("stack=torch", *ONE), "aligned"),
+    ((*ONE, "overlap.gather=aligned"), "aligned"),
+])  # fmt: skip
+def test_megatrons_positions_of_one_stage_ask_on_demand_unless_said(words: tuple[str, ...], word: str) -> None:
+    assert asked(lay_out(load("v2_lite.yaml", [*SMALL, *words]))) == word
 
 
 def test_who_asks_late_takes_longer_and_who_has_them_takes_least() -> None:
