@@ -55,7 +55,15 @@ def test_mla_comes_back_from_rows_of_its_widths():
     for row in (row for row in rows if row.row["v"] == 128):
         op = library.operation(row.row)
         offs.append(library.quote(KERNELS, op, False, 132).us / row.row["us"] - 1)
-    assert median(offs) < 0.1 and max(offs) < 0.25
+    assert median(offs) < 0.05 and max(offs) < 0.25
+
+
+def test_twice_the_heads_of_a_long_row_take_about_twice_its_time():
+    """Short sequences and few heads, slower over their bound, are further neighbours of 128 heads and count little."""
+    for direction in ("forward", "backward"):
+        half, whole = (Attention(direction, 4, heads, 4096, 192, 128) for heads in (16, 32))
+        us = KERNELS.exact[library.identity(half)]["us"]
+        assert library.quote(KERNELS, whole, False, 132).us == pytest.approx(2 * us, rel=0.03)
 
 
 # --- torch on an H200 -------------------------------------------------------------------------------------------------
