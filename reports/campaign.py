@@ -49,7 +49,11 @@ def headline(summary: Figures) -> list[Figure]:
     """The figures that answer the question."""
     own = summary["campaign"]
     rows = [
-        ("Days", f"{own['days']['p50']:.1f}", f"median; 90 % of seeds {_span(own['days'], 1, '.1f')}"),
+        (
+            "Days",
+            f"{own['days']['p50']:.1f}",
+            f"median; seeds {_span(own['days'], 1, '.1f')}, with steps' interval {_ends(own, 'days', 1, '.1f')} (90 %)",
+        ),
         ("GPU-hours", f"{own['gpu_hours']['p50'] / KILO:,.0f} K", f"{_span(own['gpu_hours'], KILO, ',.0f')} K"),
         (
             "Goodput",
@@ -59,7 +63,8 @@ def headline(summary: Figures) -> list[Figure]:
     ]
     if own["dollars"]:
         rows.append(("Cost", f"{own['dollars']['p50'] / MEGA:.3f} M USD",
-                     f"{_span(own['dollars'], MEGA, '.3f')} M, spares included"))  # fmt: skip
+                     f"spares included; {_span(own['dollars'], MEGA, '.3f')} M,"
+                     f" with steps' interval {_ends(own, 'dollars', MEGA, '.1f')} M"))  # fmt: skip
     rows.append(
         ("Energy", f"{own['energy_j']['p50'] / KWH / MEGA:.2f} GWh", f"{_span(own['energy_j'], KWH * MEGA, '.2f')} GWh")
     )
@@ -67,6 +72,14 @@ def headline(summary: Figures) -> list[Figure]:
     mean = f"one in {often['mean_s'] / SECONDS_PER_HOUR:.1f} h" if often["mean_s"] else "none planned"
     rows.append(("Interruptions", f"{often['all']['p50']:.0f}", f"{_span(often['all'], 1, '.0f')}; {mean}"))
     return [Figure(*row) for row in rows]
+
+
+def _ends(own: Figures, key: str, unit: float, form: str) -> str:
+    """A figure's 90 % interval of chance and steps; "" where it has none."""
+    if not (ends := own["intervals_90"].get(key)):
+        return ""
+    low, high = (f"{end / unit:{form}}" for end in ends)
+    return f"{low} to {high}"
 
 
 def setting(summary: Figures) -> str:
@@ -199,15 +212,18 @@ def _cost(own: Figures) -> Section:
         "energy_j": ("GWh", KWH * MEGA, ".3f"),
     }  # fmt: skip
     rows = [
-        [name, *(f"{own[key][level] / unit:{form}}" for level in ("mean", "p5", "p25", "p50", "p75", "p95"))]
+        [
+            name, *(f"{own[key][level] / unit:{form}}" for level in ("mean", "p5", "p25", "p50", "p75", "p95")),
+            _ends(own, key, unit, form),
+        ]
         for key, (name, unit, form) in units.items() if own[key]
     ]  # fmt: skip
-    spread = table(("Over seeds", "Mean", "5 %", "25 %", "Median", "75 %", "95 %"), rows)
+    spread = table(("Over seeds", "Mean", "5 %", "25 %", "Median", "75 %", "95 %", "And over steps, 90 %"), rows)
     watts = own["power_w"]
     lead = (
         f"A GPU's part of its building takes {watts['busy']:,.0f} W while it trains and {watts['idle']:,.0f} W while it"
-        " waits (InferenceX's power model of a node of eight). Intervals are of chance alone: what steps are uncertain"
-        " by is not in them."
+        " waits (InferenceX's power model of a node of eight). Percentiles are of chance alone; the last column has"
+        " also what steps are uncertain by, which all phases share."
     )
     beside = ""
     if own["published"]:

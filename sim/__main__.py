@@ -37,6 +37,7 @@ commands:
                                        training runs as scenarios, their steps beside what was measured, a line a
                                        family; json, --out: a row a run; --rival: a closed form beside it; --learn: what
                                        intervals hold beside prices; --write: docs/RUNS.md and the README's table
+                                       (of unseen_runs.csv: docs/UNSEEN.md)
   steps [--gpus 8] [--write]           steps of plain torch that were measured on one GPU beside simulated ones; over
                                        eight predicted, and compared with rows of --measured FILE
   cache [--write]                      what every model keeps of a token, in elements and bytes (docs/CACHE.md)

@@ -37,7 +37,8 @@ def run(campaign: Campaign) -> Answer:
     slower = prices.slower(campaign.phases[made.longest], stragglers.slower) if stragglers else 1.0
     outcome = seeds(campaign, made.calendar, slower, max(own.snapshot_s + own.write_s for own in made.saved),
                     _expected(campaign, made))  # fmt: skip
-    return Answer(summary(campaign, made, outcome, slower), campaign.resolved, outcome.wall)
+    reach = [prices.reach(phase) for phase in campaign.phases]
+    return Answer(summary(campaign, made, outcome, slower, reach), campaign.resolved, outcome.wall)
 
 
 def _expected(campaign: Campaign, made: Plan) -> float:

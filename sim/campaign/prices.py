@@ -24,6 +24,7 @@ WITHIN = MILLI
 """Relative: below what steps are uncertain by, a hundredth of it (docs/RUNS.md)."""
 
 _STEPS = dict[str, "Step"]()
+_REACHES = dict[str, tuple[float, float]]()
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,17 @@ def _simulated(scenario: Scenario) -> Step:
         summary["step_time_s"], summary["exposed_communication_s"], worst["peak_bytes"], worst["capacity_bytes"],
         tuple(summary["infeasible"]),
     )  # fmt: skip
+
+
+def reach(phase: Phase) -> tuple[float, float]:
+    """Ends of the 90 % interval of a phase's last step, as parts of that step: prices as uncertain as their sources say
+    and what the model leaves out."""
+    scenario = _with_batch(phase, phase.last)
+    if scenario.scenario_hash not in _REACHES:
+        summary: dict[str, Any] = run(scenario).summary
+        low, high = summary["intervals_90"]["step_time_s"]
+        _REACHES[scenario.scenario_hash] = low / summary["step_time_s"], high / summary["step_time_s"]
+    return _REACHES[scenario.scenario_hash]
 
 
 def slower(phase: Phase, times: float) -> float:

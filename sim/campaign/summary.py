@@ -1,7 +1,7 @@
 """What a campaign says: the content of result.json."""
 
-from collections.abc import Iterator, Mapping
-from math import inf
+from collections.abc import Iterator, Mapping, Sequence
+from math import hypot, inf
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,18 @@ EVENTS = {"nodes": streams.NODE, "switches": streams.SWITCH, "software": streams
           "stragglers": streams.SLOW}  # fmt: skip
 
 
-def summary(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) -> dict[str, Any]:
+Reach = Sequence[tuple[float, float]]
+"""Of each phase: ends of its steps' 90 % interval, as parts of them."""
+
+
+def summary(campaign: Campaign, made: Plan, outcome: Outcome, slower: float, reach: Reach) -> dict[str, Any]:
+    """See above. outcome: of the seeds. slower: times as long as a step takes while a node is slow."""
     infeasible = list(_infeasible(campaign, made, outcome))
     return {
         "schema_version": SCHEMA_VERSION, "scenario": campaign.name, "scenario_hash": campaign.scenario_hash,
         "overrides": list(campaign.overrides), "gpus": campaign.gpus, "feasible": not infeasible,
         "infeasible": infeasible, "unfelt": list(campaign.unfelt),
-        "campaign": _figures(campaign, made, outcome, slower),
+        "campaign": _figures(campaign, made, outcome, slower, reach),
     }  # fmt: skip
 
 
@@ -39,7 +44,7 @@ def _infeasible(campaign: Campaign, made: Plan, outcome: Outcome) -> Iterator[st
         yield f"misses its deadline of {days(campaign.deadline_s)}: one seed of twenty takes {days(late)} or more"
 
 
-def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) -> dict[str, Any]:
+def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float, reach: Reach) -> dict[str, Any]:
     course, wall, own = made.calendar, outcome.wall, money.rates(campaign)
     down = np.sum([outcome.lost[cause] for cause in DOWN], axis=0)
     dollars = own.dollars(wall)
@@ -54,6 +59,7 @@ def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) ->
         "days": spread(wall / SECONDS_PER_DAY), "gpu_hours": spread(own.gpu_hours(wall)),
         "goodput": spread(course.work / wall), "dollars": None if dollars is None else spread(dollars),
         "energy_j": spread(own.joules(wall, down)),
+        "intervals_90": _intervals(made, own, wall, down, reach),
         "hours_s": _hours(course, outcome),
         "interruptions": {name: spread(outcome.interruptions[kind]) for name, kind in EVENTS.items()}
         | {"all": spread(np.sum([outcome.interruptions[kind] for kind in EVENTS.values()], axis=0)),
@@ -62,6 +68,23 @@ def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float) ->
         "published": [_compared(campaign, made, row) for row in campaign.published],
         "seeds_by_days": _histogram(wall / SECONDS_PER_DAY),
         "slower": slower, "power_w": {"busy": own.busy_w, "idle": own.idle_w},
+    }  # fmt: skip
+
+
+def _intervals(made: Plan, own: money.Rates, wall: Any, down: Any, reach: Reach) -> dict[str, list[float] | None]:
+    """90 % intervals of chance and of what steps are uncertain by. All phases share the latter: their steps are long
+    together. The two have nothing to do with each other, so their distances from the median add up as squares do. Time
+    lost to failures stays."""
+    median, chance = float(np.median(wall)), np.percentile(wall, (PERCENTILES[0], PERCENTILES[-1]))
+    ends = list[float]()
+    for end, of_chance in enumerate(chance):
+        moved = sum(made.work(number) * (own_reach[end] - 1) for number, own_reach in enumerate(reach))
+        ends.append(median + (-1, 1)[end] * hypot(float(of_chance) - median, moved))
+    dollars = [paid for end in ends if (paid := own.dollars(end)) is not None]
+    return {
+        "days": [end / SECONDS_PER_DAY for end in ends], "gpu_hours": [own.gpu_hours(end) for end in ends],
+        "dollars": dollars or None,
+        "energy_j": [own.joules(end, float(np.median(down))) for end in ends],
     }  # fmt: skip
 
 

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 def runs(words: list[str]) -> int:
     """A table a family goes to stdout (--format json: a value a row), a row a run to --out; --write renews
-    docs/RUNS.md, its chart and the README's table in a checkout, --learn what the second part of intervals is."""
+    docs/RUNS.md, its chart and the README's table in a checkout (of unseen_runs.csv docs/UNSEEN.md), --learn what the
+    second part of intervals is."""
     from sim.result.folder import writing
-    from sim.validation.runs import rows, table
+    from sim.validation.runs import rows, table, unseen
     from sim.validation.runs.outcome import FAILED
 
     parser = Parser()
@@ -35,6 +36,8 @@ def runs(words: list[str]) -> int:
         given = _of_families(given, args.family)
         if args.write or args.learn:
             raise Refused(f"--{'learn' if args.learn else 'write'} takes all rows of a file; leave out --family")
+    if args.learn:
+        unseen.spared(every)
     if args.out and args.out.suffix != ".csv":
         raise Refused(f"{args.out}: --out of validate --runs is a file that ends in .csv")
     outcomes = _outcomes(list(rows.asked(given)), where, args.rival or args.write)
@@ -48,14 +51,16 @@ def runs(words: list[str]) -> int:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(table.written(given, outcomes), encoding="utf-8")
     if args.write:
-        _write(every, outcomes)
+        _write(args.runs, every, outcomes)
     return BUG if any(each.refused.startswith(FAILED) for each in outcomes) else DONE
 
 
-def _write(given: "tuple[Run, ...]", outcomes: "list[Outcome]") -> None:
-    from sim.validation.runs import pages
+def _write(file: Path, given: "tuple[Run, ...]", outcomes: "list[Outcome]") -> None:
+    """The pages of training runs; of the blind set its own, which is of the first look."""
+    from sim.validation.runs import pages, rows, unseen
 
-    for path in pages.write(given, outcomes, _answer):
+    blind = file.resolve() == rows.UNSEEN.resolve()
+    for path in unseen.write(given, outcomes) if blind else pages.write(given, outcomes, _answer):
         print(f"written to {path}", file=sys.stderr)
 
 

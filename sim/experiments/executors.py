@@ -9,6 +9,7 @@ again by another. Tasks are asked for as workers take them, so that a million of
 
 import gc
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -24,6 +25,9 @@ from sim.experiments import cluster
 from sim.experiments.cluster import AHEAD, DEATHS, Outcome, Task
 
 KINDS = ("local", "dask")
+
+INTERRUPTED = 130
+"""Exit status of a worker that an interrupt ended: 128 and the signal's number, as of shells."""
 
 
 class Executor(Protocol):
@@ -97,10 +101,10 @@ class Processes:
     def _submitted(self, function: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
         """A task handed in, to new processes where one died that had none."""
         try:
-            return self._pool().submit(function, task)
+            return _submitted(self._pool(), function, task)
         except BrokenProcessPool:
             self.close()
-            return self._pool().submit(function, task)
+            return _submitted(self._pool(), function, task)
 
     def close(self) -> None:
         """End them."""
@@ -138,10 +142,24 @@ class Processes:
                 self.close()
 
 
+def _submitted(pool: ProcessPoolExecutor, function: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+    """A task handed in. An interrupt waits meanwhile, and does in processes that start here until they know how to end
+    (`_begin`): one that reaches a process among its imports prints where. The pool is older: what it starts by itself
+    lets interrupts in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(function, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(*as_there: int) -> None:
-    """What a worker does first: as the caller about garbage, and an end when the caller's comes, however that does."""
+    """What a worker does first: as the caller about garbage, and an end when the caller's comes, however that does, or
+    an interrupt, which is the caller's to tell."""
     gc.set_threshold(*as_there)
     Thread(target=_outlived, daemon=True).start()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _outlived() -> None:

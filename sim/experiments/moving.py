@@ -6,7 +6,7 @@ where its elasticity passes a half: from there on it moves the figure by more th
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import exp, inf, log, sqrt
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ class Runs:
 
 def _figure(subject: Subject, changes: list[str], draws: bool) -> tuple[float, Draws | None]:
     if isinstance(subject.source, Scenario):
-        result = run(load(subject.source, changes), draws)
+        result = run(replace(load(subject.source, changes), outputs=("result",)), draws)
         return float(result.summary[STEP]), result.draws
     own = kinds.of(subject.source)
     assert own is not None

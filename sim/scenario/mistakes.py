@@ -1,7 +1,7 @@
 """What pydantic found wrong in a form, a line each in our words."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -48,8 +48,19 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     if kind == "missing":
         last = item["loc"][-1]
         known = _OF_FAULTS if item["loc"][0] == "faults" else _MISSING
-        return f"missing; expected {known.get(last, 'a value')}"
+        return f"missing; expected {known.get(last) or _wanted(form, item['loc'])}"
     return f"expected {expected}; found {value!r}"
+
+
+def _wanted(form: type[Form], loc: KeyPath) -> str:
+    """What stands at `loc`, by its field's type."""
+    annotation = _fields(_part(form, loc[:-1]))[str(loc[-1])].annotation
+    inner = next(_forms(annotation), None)
+    listed = get_origin(annotation) is tuple
+    if inner:
+        return f"{'a list of mappings' if listed else 'a mapping'} with {', '.join(_fields(inner))}"
+    plain: dict[Any, str] = {str: "text", int: "a whole number", float: "a number"}
+    return "a list" if listed else plain.get(annotation, "a value")
 
 
 def _bounded(form: type[Form], loc: KeyPath, missed: Mapping[str, Any]) -> str:

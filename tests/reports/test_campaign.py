@@ -1,12 +1,16 @@
 """A campaign's page and study: parts that add up, a page that is whole without scripts, tables from points."""
 
 import re
+from html import unescape
 from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from reports import campaign
 from reports.studies import campaign as study
+from sim.campaign.answer import run
+from sim.experiments.kinds import load
 
 SPREAD = {"mean": 2.0, "p5": 1.0, "p25": 1.5, "p50": 2.0, "p75": 2.5, "p95": 3.0}
 HOURS = {"work": 7200.0, "checkpoints": 360.0, "evaluation": 0.0, "changes": 0.0, "slow": 0.0, "recomputed": 1800.0,
@@ -28,6 +32,7 @@ def summary(**changes: Any) -> dict[str, Any]:
         "seeds": 5, "nodes": 4, "spares": 1, "steps": 20, "tokens": 200, "ideal": {"days": 2.0},
         "phases": [phase("grows", 4096), phase("short", 4096), phase("long", 32768), phase("longer", 131072)],
         "days": SPREAD, "gpu_hours": SPREAD, "goodput": SPREAD, "dollars": SPREAD, "energy_j": SPREAD, "hours_s": HOURS,
+        "intervals_90": {"days": [0.5, 4.5], "gpu_hours": [1.0, 9.0], "dollars": [1e6, 9e6], "energy_j": [1.0, 9.0]},
         "interruptions": {**dict.fromkeys(campaign.KINDS, SPREAD), "mean_s": 7200.0},
         "checkpoint": {"kind": "blocking", "phase": "grows", "count": 3, "total_bytes": 1e12, "node_bytes": 1e10,
                        "send_s": 0.0, **dict.fromkeys(times, 1.0)},
@@ -48,6 +53,14 @@ def test_the_page_has_its_parts_and_no_script() -> None:
     assert parts == ["calendar", "hours", "failures", "cost", "scenario"]
     assert "<script" not in text and "PP2 &lt;CP4&gt;" in text and "a &lt;table&gt;" in text
     assert "3 of 9 batches of grows" in text and "with seed=1" in text
+    assert "with steps' interval 0.5 to 4.5 (90" in unescape(text) and "0.50 to 4.50" in text
+
+
+def test_docs_say_what_a_run_says_today() -> None:
+    """The study's point as it is: other points move with it. `python -m sim study campaign` renews them."""
+    own = run(load("campaign_v3", ["campaign.seeds=400"])).summary["campaign"]
+    text = (Path(__file__).parents[2] / "docs" / "CAMPAIGN.md").read_text(encoding="utf-8")
+    assert study._published(own) in text and study._hours(own) in text
 
 
 def test_the_waterfall_ends_where_the_hours_do() -> None:

@@ -56,11 +56,20 @@ def gpu(run: Run) -> Likeness:
     raise Refused(unknown(run.gpu, "GPU", NODES))
 
 
+STATED = re.compile(r"(\d+) nodes of (\d+) GPUs", re.IGNORECASE)
+"""How a row says that its nodes are not the ones that ship."""
+
+
 def cluster(run: Run) -> dict[str, Any]:
     """Nodes without a fabric: where a row names none, nothing is said about switches. GPUs that fill no whole nodes
-    are spread over as few alike as can be. Raises Refused."""
+    are spread over as few alike as can be, unless the row says over how many. Raises Refused."""
     assert run.gpus is not None
     node = NODES[gpu(run).gpu]
+    if stated := STATED.search(run.other):
+        nodes, each = int(stated[1]), int(stated[2])
+        if nodes * each != run.gpus:
+            raise Refused(f"{stated[0]} are {nodes * each} GPUs, not {run.gpus}")
+        return {"node": {"base": node, "gpus": each}, "nodes": nodes}
     size = (USED if run.gpus % USED == 0 or run.gpus % RACK else RACK) if node.endswith(f"x{RACK}") else 8
     each = next(each for each in range(min(size, run.gpus), 0, -1) if run.gpus % each == 0)
     return {"node": {"base": node, "gpus": each}, "nodes": run.gpus // each}

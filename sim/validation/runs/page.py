@@ -75,19 +75,19 @@ def page(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
     """The page."""
     parts = [
         HEAD, RUNS_START + sixths(outcomes) + RUNS_END, "", WORDS,
-        "## By family\n", _table(table.HEAD, map(table.cells, table.totals(rows, outcomes))),
+        "## By family\n", markdown(table.HEAD, map(table.cells, table.totals(rows, outcomes))),
         "\n" + NOISE, INTERVALS, _intervals(),
-        "\n## By kind\n", _table(table.HEAD[2:], _groups(views.kinds(outcomes)), "kind"),
-        "\n## By layout and precision\n", _table(table.HEAD[2:], _groups(views.layouts(outcomes)), "rows with"),
-        "\n## Refused\n", _table(("rows", "why", "such as"), _refused(outcomes)),
+        "\n## By kind\n", markdown(table.HEAD[2:], _groups(views.kinds(outcomes)), "kind"),
+        "\n## By layout and precision\n", markdown(table.HEAD[2:], _groups(views.layouts(outcomes)), "rows with"),
+        "\n## Refused\n", markdown(("rows", "why", "such as"), refusals(outcomes)),
         "\n" + _families(rows, outcomes),
         "\n## Pairs that differ in one thing\n", _pairs(outcomes),
         "\n## Strong scaling\n", _strong(outcomes),
         "\n## Weak scaling\n", _weak(outcomes),
         "\n## Memory\n", _memory(outcomes), "", SCHEDULES,
-        "## What rows do not say\n", _table(("key", "rows that leave it to the default"), _unsaid(outcomes)),
-        "\n## What rows say that has no key\n", _table(("rows", "what"), _notes(outcomes)),
-        "\n## Furthest off\n", _table((*table.SHORT, "why"), map(_reasoned, table.worst(outcomes))),
+        "## What rows do not say\n", markdown(("key", "rows that leave it to the default"), _unsaid(outcomes)),
+        "\n## What rows say that has no key\n", markdown(("rows", "what"), _notes(outcomes)),
+        "\n## Furthest off\n", markdown((*table.SHORT, "why"), map(_reasoned, table.worst(outcomes))),
         "\n" + FINDINGS.read_text(encoding="utf-8"),
     ]  # fmt: skip
     return "\n".join(parts)
@@ -99,7 +99,7 @@ SIXTHS = ("published runs of", "runs", "layouts", "median error", "signed", "clo
 def sixths(outcomes: Sequence[Outcome]) -> str:
     """The table of the README: a line a kind, then all."""
     groups = [*views.sixths(outcomes), ("all", list(outcomes))]
-    return _table(SIXTHS, (_sixth(table.total(name, len(rows), rows)) for name, rows in groups))
+    return markdown(SIXTHS, (_sixth(table.total(name, len(rows), rows)) for name, rows in groups))
 
 
 def _sixth(part: table.Sum) -> list[str]:
@@ -120,12 +120,13 @@ def _intervals() -> str:
     )  # fmt: skip
     return "\n".join([
         *(f"- {line}" for line in record.kept(held).splitlines()), "",
-        _table(("class", "runs", "layouts", "down to", "up to"), classes), "",
-        _table(("family, judged by the others", "ran", "inside 90 %"), families),
+        markdown(("class", "runs", "layouts", "down to", "up to"), classes), "",
+        markdown(("family, judged by the others", "ran", "inside 90 %"), families),
     ])  # fmt: skip
 
 
-def _table(head: Sequence[str], lines: Iterable[Sequence[str]], first: str = "") -> str:
+def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], first: str = "") -> str:
+    """A table; first: the head of a column before the others."""
     heads = [first, *head] if first else list(head)
     rule = ["---", *(["--:"] * (len(heads) - 1))]
     return "\n".join("| " + " | ".join(each) + " |" for each in ([*heads], rule, *lines))
@@ -138,7 +139,8 @@ def _groups(groups: Iterable[tuple[str, Sequence[Outcome]]]) -> Iterator[list[st
             yield [name, *cells[2:]]
 
 
-def _refused(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+def refusals(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+    """Lines of a table: how many rows were refused, why, and one of them."""
     return ([str(count), why.replace("|", "\\|"), one] for count, why, one in table.reasons(outcomes))
 
 
@@ -147,7 +149,7 @@ def _families(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
     blocks = ["## The furthest of each family\n"]
     shown = [line for name in dict.fromkeys(run.family for run in rows)
              for line in map(_reasoned, table.worst([o for o in outcomes if o.run.family == name], 3))]  # fmt: skip
-    return "\n".join([*blocks, _table((*table.SHORT, "why"), shown)])
+    return "\n".join([*blocks, markdown((*table.SHORT, "why"), shown)])
 
 
 def _reasoned(outcome: Outcome) -> list[str]:
@@ -165,7 +167,7 @@ def _pairs(outcomes: Sequence[Outcome]) -> str:
     off = median(abs(p.simulated - p.measured) for p in pairs) if pairs else 0.0
     said = f"{right} of {len(pairs)} signs are right; sizes are off by {off / PERCENT:.1f} points in the median."
     heads = ("change of the step", "rows", "measured", "simulated", "sign")
-    return "\n".join([said, "", _table(heads, lines)])
+    return "\n".join([said, "", markdown(heads, lines)])
 
 
 def _strong(outcomes: Sequence[Outcome]) -> str:
@@ -180,7 +182,7 @@ def _strong(outcomes: Sequence[Outcome]) -> str:
         f"simulated{f', x{g.rival:.1f} by the rival' if g.rival else ''}."
         for g in views.gains(outcomes)
     ]  # fmt: skip
-    table_ = _table(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error", "rival"), lines)
+    table_ = markdown(("DeepSeek-V3 on", "sequences", "simulated, s", "measured, s", "error", "rival"), lines)
     return "\n".join([*said, "", table_])
 
 
@@ -192,7 +194,7 @@ def _weak(outcomes: Sequence[Outcome]) -> str:
     measured, simulated = median(s.measured for s in series), median(s.simulated for s in series)
     said = f"{len(series)} series: {measured:+.1%} measured and {simulated:+.1%} simulated in the median."
     heads = ("as many sequences a GPU", "GPUs", "measured", "simulated")
-    return "\n".join([said, "", _table(heads, lines)])
+    return "\n".join([said, "", markdown(heads, lines)])
 
 
 def _memory(outcomes: Sequence[Outcome]) -> str:
@@ -207,7 +209,7 @@ def _memory(outcomes: Sequence[Outcome]) -> str:
         return MEMORY_NOTE
     said = f"{len(rows)} runs: median error {median(map(abs, errors)):.1%}, signed {median(errors):+.1%}."
     heads = ("row", "family", "model", "simulated, GB", "published, GB", "error")
-    return "\n".join([MEMORY_NOTE, said, "", _table(heads, lines)])
+    return "\n".join([MEMORY_NOTE, said, "", markdown(heads, lines)])
 
 
 def _unsaid(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:

@@ -14,6 +14,8 @@ from sim.scenario.shelves import SCENARIOS
 
 FILE = SCENARIOS / "published" / "training_runs.csv"
 """The rows that ship, each with its source."""
+UNSEEN = SCENARIOS / "published" / "unseen_runs.csv"
+"""Rows that were read and written down before any of them was simulated; nothing is learned on them."""
 ALSO = {
     "where": "url_repo_path", "parameters": "params", "gpus": "n_gpus", "tensor": "tp", "context": "cp",
     "pipeline": "pp", "chunks": "vpp", "expert": "ep", "expert_tensor": "etp", "data_parallel": "dp_kind",

@@ -118,13 +118,17 @@ def worst(outcomes: Iterable[Outcome], most: int = WORST) -> list[Outcome]:
 def line(outcome: Outcome) -> list[str]:
     """A row that ran, in short."""
     run, error = outcome.run, outcome.error
-    names, ranks = ("tp", "cp", "pp", "vpp", "ep"), (run.tensor, run.context, run.pipeline, run.chunks, run.expert)
-    axes = zip(names, ranks, strict=True)
-    layout = " ".join(f"{name}{size}" for name, size in axes if (size or 1) > 1) or "-"
     where = f"{run.gpus} x {run.gpu}"
     assert error is not None and outcome.predicted_s is not None
-    return [run.id, run.family, run.model, where, run.precision, layout, f"{outcome.predicted_s:.4g}",
+    return [run.id, run.family, run.model, where, run.precision, axes(run), f"{outcome.predicted_s:.4g}",
             f"{run.step_s:.4g}", f"{error:+.1%}"]  # fmt: skip
+
+
+def axes(run: Run) -> str:
+    """What a run is cut by, in short."""
+    names, ranks = ("tp", "cp", "pp", "vpp", "ep"), (run.tensor, run.context, run.pipeline, run.chunks, run.expert)
+    sizes = zip(names, ranks, strict=True)
+    return " ".join(f"{name}{size}" for name, size in sizes if (size or 1) > 1) or "-"
 
 
 SHORT = ("row", "family", "model", "GPUs", "precision", "layout", "simulated, s", "measured, s", "error")

@@ -13,6 +13,7 @@ from sim.campaign.plan import plan
 from sim.campaign.values import Campaign, Checkpoints, Failures, Nodes, Restart
 from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
+from sim.simulation import run as simulated
 from tests.sim.campaign.plans import small
 
 
@@ -37,6 +38,23 @@ def test_no_failures_is_steps_times_step_time(v3: Campaign) -> None:
     rest = figures["days"]["mean"] * SECONDS_PER_DAY - figures["steps"] * step
     assert 0 <= rest < 0.2  # one snapshot over PCIe, and 23 GB over the NICs of a node
     assert figures["goodput"]["p5"] == figures["goodput"]["p95"]
+
+
+def test_without_chance_the_interval_is_that_of_steps(v3: Campaign) -> None:
+    """Of each phase as long as it is; with chance it is wider than either, by squares."""
+    one = quiet(replace(v3, phases=v3.phases[2:3]))
+    low, high = simulated(one.phases[0].scenario).summary["intervals_90"]["step_time_s"]
+    figures = run(one).summary["campaign"]
+    steps, wall = figures["steps"], figures["days"]["mean"] * SECONDS_PER_DAY
+    rest = wall - figures["hours_s"]["work"]
+    ends = figures["intervals_90"]
+    assert [end * SECONDS_PER_DAY for end in ends["days"]] == pytest.approx([low * steps + rest, high * steps + rest])
+    assert ends["gpu_hours"] == pytest.approx([end * 24 * 2048 for end in ends["days"]])
+    both = run(v3).summary["campaign"]
+    below, above = (abs(end - both["days"]["p50"]) for end in both["intervals_90"]["days"])
+    chance = both["days"]["p95"] - both["days"]["p50"]
+    moved = sum(p["work_s"] * (prices.reach(own)[1] - 1) for p, own in zip(both["phases"], v3.phases, strict=True))
+    assert above**2 == pytest.approx(chance**2 + (moved / SECONDS_PER_DAY) ** 2) and 0 < below < above
 
 
 def test_published_steps_and_dollars(v3: Campaign) -> None:

@@ -65,6 +65,16 @@ def test_mistakes(tmp_path: Path, old: str, new: str, line: str) -> None:
     assert line in first and all(each.startswith("/c.yaml:") for each in lines)
 
 
+def test_what_is_missing_is_named_by_what_it_has(tmp_path: Path) -> None:
+    text = FILE.read_text(encoding="utf-8")
+    (tmp_path / "c.yaml").write_text(text[: text.index("campaign:")] + "campaign: {}\n")
+    with pytest.raises(DocumentError) as refused:
+        load(tmp_path / "c.yaml")
+    phases, checkpoint = str(refused.value).splitlines()
+    assert "campaign.phases: missing; expected a list of mappings with name, tokens, steps, " in phases
+    assert "campaign.checkpoint: missing; expected a mapping with kind, every, " in checkpoint
+
+
 def test_a_campaign_has_a_phase() -> None:
     with pytest.raises(DocumentError, match=r"campaign.phases=\[\]: expected an item or more; found \[\]"):
         load(FILE, ["campaign.phases=[]"])

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from multiprocessing import active_children
 from pathlib import Path
 from threading import Thread
@@ -64,6 +64,25 @@ def test_tasks_are_asked_for_as_workers_take_them(scenarios: list[Scenario]) -> 
     for done, _ in enumerate(Processes(1).results(record, tasks())):
         assert len(asked) <= done + 1 + 2
     assert len(asked) == len(scenarios)
+
+
+def test_an_interrupt_that_finds_a_process_among_its_imports_waits(
+    scenarios: list[Scenario], alone: list[Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The process ends by it as soon as it can, and prints nothing: what happened is the caller's to tell."""
+
+    def interrupt() -> None:
+        while not active_children():
+            time.sleep(0.01)
+        time.sleep(0.15)
+        os.kill(active_children()[0].pid or 0, signal.SIGINT)
+
+    thread = Thread(target=interrupt)
+    thread.start()
+    with closing(Processes(1)) as processes:
+        assert in_order(processes.results(record, scenarios[:2])) == alone[:2]
+    thread.join()
+    assert capfd.readouterr().err == ""
 
 
 def test_killed_processes_lose_nothing(scenarios: list[Scenario], alone: list[Any]) -> None:

@@ -1,6 +1,7 @@
 """What a step hangs on: elasticities against closed forms, crossings against sweeps, keys that do nothing."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from math import log
@@ -9,6 +10,7 @@ import pytest
 
 import sim
 from hwmodels.refused import Refused
+from sim.analysis import links
 from sim.experiments.movable import of_scenario
 from sim.experiments.moving import HALF, lowest, words
 from sim.experiments.sensitivity import sensitivity
@@ -54,6 +56,14 @@ def test_times_of_chunks_are_worth_their_part_of_the_step():
     step = result.base.summary["step_time_s"]
     assert parts["forward"] == pytest.approx((12 + 3) * 0.010 / step, abs=1e-3)
     assert parts["weight"] == pytest.approx((12 + 3) * 0.008 / step, abs=1e-3)
+
+
+def test_changed_steps_are_not_asked_for_what_nobody_reads(monkeypatch):
+    """Links took two fifths of a run, and only the step is read."""
+    monkeypatch.setattr(links, "links", None)
+    scenario = load(SMALL | {"outputs": ["report", "links", "trace"]})
+    (nic,) = sensitivity(scenario, keys=[NIC], crossings=False, intervals=False).moves
+    assert nic == replace(by_key(found())[NIC], ends=None)
 
 
 def test_what_takes_over_in_a_closed_form():

@@ -181,6 +181,14 @@ def test_a_family_that_nobody_described_is_of_the_software_that_its_words_name()
     assert mapped(other).plain["stack"]["name"] == "megatron" and "stack.name" in mapped(other).defaults
 
 
+def test_a_row_may_say_how_many_of_its_gpus_a_node_has():
+    run = replace(BY_ID["TT-002"], gpus=32, other="torch.compile; 8 nodes of 4 GPUs")
+    assert machines.cluster(run) == {"node": {"base": "h100x8", "gpus": 4}, "nodes": 8}
+    assert not [each.left for each in words.meanings(run) if each.left]
+    with pytest.raises(Refused, match="8 nodes of 4 GPUs are 32 GPUs, not 64"):
+        machines.cluster(replace(run, gpus=64))
+
+
 @pytest.mark.parametrize(("name", "key", "told"), [
     ("DGXC-054", "other (instead)", "Megatron Core's stand for them"),
     ("MB-072", "other (instead)", "their copies run beside compute"),
