@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from hwmodels import tables as calibration
-from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place
+from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place, sharp
 from hwmodels.op import Gemm
 from hwmodels.tables import FOLDER
 from hwmodels.units import MICRO, TERA
@@ -99,7 +99,7 @@ def _off(measured: Measured, rows: tuple[Row, ...], row: Row, gap: str) -> float
     others = [r for r in rows if r is not row and not _gone(op, row, r, gap)]
     if len(others) < 3:
         return None
-    us, _ = between(others, place(op), bound_us(measured.reference, op))
+    us, _ = between(others, place(op), bound_us(measured.reference, op), sharp(op))
     return math.log(us / row.row["us"])
 
 

@@ -18,7 +18,7 @@ from hwmodels.refused import Refused
 from sim import assembly
 from sim.communication.exchange.price import KERNEL
 from sim.layout.plan import Plan, lay_out
-from sim.layout.shards import NEVER, moves
+from sim.layout.shards import FIRST, NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
 from sim.models.lowering import recipe
@@ -108,7 +108,13 @@ OF_MODELS = {
     "nothing that is kept or computed again": ("recompute.kind", "recompute.modules", "recompute.layers", "offload"),
     "no states": ("states.master", "states.moments", "states.gradients", "states.parameters"),
     "no gradients to reduce": ("optimizer.reduce", "overlap.gradients", "overlap.buckets"),
-    "no parameters to share": ("parallel.zero", "parallel.shard", "parallel.reshard", "overlap.parameters"),
+    "no parameters to share": (
+        "parallel.zero",
+        "parallel.shard",
+        "parallel.reshard",
+        "overlap.parameters",
+        "overlap.gather",
+    ),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
 }
@@ -252,8 +258,11 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of data parallelism that change nothing."""
     parallel, own = plan.scenario.parallel, moves(plan.scenario)
     if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
-        keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
-        yield (*keys, "parallel.reshard"), "each parameter is on one rank, so nothing is shared, reduced or gathered"
+        keys = "parallel.zero", "parallel.shard", "parallel.reshard", "overlap.gradients", "overlap.parameters"
+        yield (
+            (*keys, "overlap.gather", "overlap.buckets"),
+            "each parameter is on one rank, so nothing is shared, reduced or gathered",
+        )
         return
     if parallel.shard == plan.data:
         yield ("parallel.shard",), "that is all of data parallelism, as without it"
@@ -261,6 +270,8 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("parallel.reshard",), f"with parallel.zero {parallel.zero} parameters are not let go after forward"
     if not parallel.zero:
         yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
+    if own.gathers != FIRST or own.units:
+        yield ("overlap.gather",), "parameters are not gathered beside the first forwards"
     if own.reduces != NEVER:
         yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
     if own.reduces == NEVER and not own.beside and own.gathers == NEVER:

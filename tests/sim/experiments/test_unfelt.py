@@ -66,7 +66,7 @@ VALUES = {
     "stack.name": "torch", "comm.collectives": "nccl", "parallel.tensor": 4, "parallel.sequence": "false",
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
-    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB", "overlap.gather": "before",
     "overlap.pipeline": "false",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
