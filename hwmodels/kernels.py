@@ -194,6 +194,15 @@ def otherwise(device: Device, tables: Tables | None, op: Op, kernel: str) -> tup
     return other.ratio * limit.ratio, math.hypot(other.spread, limit.spread)
 
 
+def at(clock: float, own: Kernels | None, device: Device, tables: Tables | None, op: Op) -> float:
+    """How many times as long as by a library's tables a product or attention takes at a clock, which says the same over
+    a rested card: tables have the middle of that and the hungriest company, and a power limit's part is in both. 0
+    where there is no clock or tables say no rested card's."""
+    if not clock or tables is None or tables.library is None or fitted(own, tables, op):
+        return 0.0
+    return clock / (library.loaded(tables.library, op) * power.off(device, tables.device).ratio)
+
+
 def times(own: Kernels, op: Op) -> float:
     """How many times as long an operation takes as the tables that stand for the card say, by peaks."""
     if not isinstance(op, Attention) or not own.heads:

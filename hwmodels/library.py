@@ -8,6 +8,7 @@ row, or all rows of its weights, left out.
 
 import math
 from collections.abc import Hashable, Iterable, Mapping
+from statistics import median
 from typing import Any, NamedTuple
 
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory, Op
@@ -18,10 +19,15 @@ FIXED_US = 3.0
 NEAREST, BLUNT = 6, 0.05
 """Neighbours that count, and what is added to the square of their distances. Chosen, with `FIXED_US`, by rows left out:
 4 to 8 neighbours and 0.05 to 0.25 come within 0.3 points in the median."""
+ATTENTION_SHARP = 2.0
+"""Power of a neighbour's weight in attention, whose rows are few and far apart: near ones count, where short sequences
+of few heads would draw down the rate of long ones. Chosen by rows left out (1, 1.5, 2 and 3); of others it is 1."""
 NEAR = 1.5
 """Octaves up to which a neighbour is near; beyond, utilisation is held."""
-HEADS, GROUPS, WIDTHS = 0.5, 0.25, 2.0
-"""Weights of an octave in heads, in heads that share keys, and in widths, beside one in the length of sequences."""
+HEADS, GROUPS, WIDTHS, UNLIKE = 0.5, 0.25, 4.0, 4.0
+"""Weights of an octave in heads, in heads that share keys, in widths, and in those of keys over those of values, beside
+one in the length of sequences. A pair of widths is a kernel of its own (cuDNN's backward of 192 and 192 takes 1.7 times
+as long as of 192 and 128 on an H200): chosen by rows left out (docs/PRICES.md)."""
 BY_ROW = ("norm", "layer_norm", "softmax", "reduce", "topk", "attention")
 """How kinds of memory-bound kernels begin that take a row at a time: rows count besides bytes in all."""
 BALANCE = 8.0
@@ -134,7 +140,8 @@ def place(op: Op) -> tuple[float, ...]:
         heads, length, widths, groups = _octaves(
             op.batch * op.heads, between, op.qk + op.v, op.heads / (op.kv_heads or op.heads)
         )
-        return HEADS * heads, length, WIDTHS * widths, GROUPS * groups
+        unlike = math.log2(op.qk / op.v)
+        return HEADS * heads, length, WIDTHS * widths, GROUPS * groups, UNLIKE * unlike
     assert isinstance(op, Memory)
     whole, row = _octaves(op.bytes(), op.read + op.write)
     return whole, row * op.kind.startswith(BY_ROW), BALANCE * op.read / max(op.read + op.write, 1.0)
@@ -217,7 +224,7 @@ def quote(library: Measured, op: Op, exact: bool, sms: int) -> Reading:
         rung = "measured" if slower == 1 else "interpolated"
         return Reading(float(row["us"]) * slower, rung, f"{folder}: {_named(row)}", spreads[rung], bound)
     others = [r for r in library.classes[key] if r.row is not row] or list(library.classes[key])
-    us, near = between(others, place(like), bound_us(library.reference, like))
+    us, near = between(others, place(like), bound_us(library.reference, like), sharp(like))
     held = isinstance(op, Attention) and bool(op.window)  # no row is of a window
     rung = "transferred" if strange else "interpolated" if near[0][0] <= NEAR * NEAR and not held else "held"
     us += more / (ACCUMULATE * library.reference["hbm_bytes_per_s"]) / MICRO
@@ -225,15 +232,29 @@ def quote(library: Measured, op: Op, exact: bool, sms: int) -> Reading:
                    STRANGE if strange else spreads[rung], bound)  # fmt: skip
 
 
+def loaded(library: Measured, op: Op) -> float:
+    """How many times as long a product or attention takes at a price as on a rested card."""
+    rows = library.classes[_class(library, op)[0]]
+    return median(float(row.row["us"]) / float(row.row.get("burst_us", row.row["us"])) for row in rows)
+
+
 def apart(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """Square of the distance of two places."""
     return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
 
 
-def between(rows: Iterable[Row], at: tuple[float, ...], bound: float) -> tuple[float, list[tuple[float, Row]]]:
-    """Microseconds at a place from the nearest rows, and these with the squares of their distances."""
+def sharp(op: Op) -> float:
+    """The power of a neighbour's weight."""
+    return ATTENTION_SHARP if isinstance(op, Attention) else 1.0
+
+
+def between(
+    rows: Iterable[Row], at: tuple[float, ...], bound: float, sharp: float = 1.0
+) -> tuple[float, list[tuple[float, Row]]]:
+    """Microseconds at a place from the nearest rows, and these with the squares of their distances. sharp: see
+    `sharp`."""
     near = sorted(((apart(at, row.at), row) for row in rows), key=lambda pair: pair[0])[:NEAREST]
-    weights = [1 / (distance + BLUNT) for distance, _ in near]
+    weights = [1 / (distance + BLUNT) ** sharp for distance, _ in near]
     over = sum(w * r.over for w, (_, r) in zip(weights, near, strict=True)) / sum(weights)
     return bound * math.exp(over), near
 

@@ -81,16 +81,16 @@ def waves(m: float, n: float, sms: int) -> int:
 
 @dataclass(frozen=True)
 class Pricer:
-    """Prices for one device, the links around it, and a split of its SMs.
-
-    mode: measured (the whole ladder), fitted (kernel models, no exact rows) or roofline. exchange: seconds of an
-    all-to-all alone on so many SMs. held: whether communication has its SMs all the time, or only while a kernel of it
-    runs. waits: for peers before an exchange beside compute, as long as in the table's profile. host: what launches
-    kernel by kernel, or None. library: whose kernels run, a folder in a device's tables ("": the project's own). nccl:
-    what sends and reduces; None: closed forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables
-    of a trace, as JSON, which are asked first ("": none). cards: that wait for each other, so that the slowest counts
-    (`hwmodels.unlike`). known: prices of operations. shared: those that do not depend on links, which pricers alike in
-    all else share. rows, still: what is made of prices that depend on links, and of those that do not.
+    """Prices for one device, the links around it, and a split of its SMs. mode: measured (the whole ladder), fitted
+    (kernel models, no exact rows) or roofline. exchange: seconds of an all-to-all alone on so many SMs. held: whether
+    communication has its SMs all the time, or only while a kernel of it runs. waits: for peers before an exchange
+    beside compute, as long as in the table's profile. host: what launches kernel by kernel, or None. library: whose
+    kernels run, a folder in a device's tables ("": the project's own). nccl: what sends and reduces; None: closed
+    forms. attention: whose kernel of it runs, of `hwmodels.attention`. own: tables of a trace, as JSON, which are asked
+    first ("": none). cards: that wait for each other, so that the slowest counts (`hwmodels.unlike`). clock: of the
+    slowest, how many times as long as rested a library's products and attention take (`hwmodels.pace`); 0: midway, as
+    tables have it. known: prices of operations. shared: those that do not depend on links, for pricers alike in all
+    else. rows, still: what is made of prices that depend on links, and of others.
     """
 
     device: Device
@@ -106,6 +106,7 @@ class Pricer:
     attention: str = CUDNN
     own: str = ""
     cards: int = 1
+    clock: float = 0.0
     known: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     shared: dict[tuple[Op, bool], Price] = field(default_factory=dict, init=False, compare=False, repr=False)
     rows: dict[Any, Any] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -188,10 +189,11 @@ class Pricer:
         return Price(ns, max(1, seconds_to_ns(beside_us * MICRO)), rung, source, spread, family)
 
     def _of_slowest(self, op: Op, price: Price) -> Price:
-        """A price of a mean card on the slowest of those that wait for each other; a job's own tables have that."""
+        """A price of a mean card on the slowest that others wait for, and at the clock, where HBM is not what binds."""
         if not self.library or not isinstance(op, PACED) or ((tables := self.asked(op)) and tables.sparse):
             return price
         ratio, spread = unlike.off(self.device, self.cards)
+        ratio = kernels.at(self.clock * (price.rung != "roofline"), self.published, self.device, tables, op) or ratio
         ns, beside_ns = round(price.ns * ratio), round(price.beside_ns * ratio)
         return price._replace(ns=ns, beside_ns=beside_ns, spread=math.hypot(price.spread, spread))
 

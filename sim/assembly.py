@@ -17,6 +17,7 @@ from sim.communication.exchange.price import Fidelity
 from sim.engine.alone import alone
 from sim.layout import placement
 from sim.layout.buckets import traffic
+from sim.layout.clock import paced
 from sim.layout.machine import Chains, Costs, Holds, Machine
 from sim.layout.mesh import Mesh
 from sim.layout.placement import Stage, marked
@@ -69,6 +70,7 @@ def staged(plan: Plan, machine: Machine) -> Machine:
     if part := plan.scenario.offload:
         stages = tuple(hosted(stage, part, lambda unit: _kept_bytes(machine, unit)) for stage in stages)
     machine = machine.keeping(stages=stages, units=tuple(unit for stage in stages for unit in stage))
+    machine = paced(plan, machine)
     held = held_by_nccl(plan, machine)
     return machine.holding(held) if held else machine
 

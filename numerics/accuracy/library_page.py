@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from hwmodels import tables as calibration
-from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place
+from hwmodels.library import Measured, Row, apart, between, bound_us, kind, operation, place, sharp
 from hwmodels.op import Gemm
 from hwmodels.tables import FOLDER
 from hwmodels.units import MICRO, TERA
@@ -34,8 +34,8 @@ a step can be (692 W of 700, about 1,530 MHz). *Load*: the kernel alone without 
 under load and by {company} in company; where between the two a training step is depends on its pauses and on how much
 its other kernels draw (the fused optimizer 470 to 550 W, additions 640 to 660), which no timing of single kernels says,
 so the spread of a measured product is {spread}. Bursts of 3 ms and more meet the limit themselves: they are taken back
-to a rested card by what they lack under load. So a job that leaves its card idle (bound by its host) runs faster than
-priced, by up to 7 % in products.
+to a rested card by what they lack under load. A training step on Hopper has another clock than midway: what the watts
+of its own kernels leave (`hwmodels.pace`), from a rested card's on.
 """
 HOST = """
 Microseconds of the host for a call that it does not wait for (Python, torch {torch}, {host}): forward, recording for
@@ -99,7 +99,7 @@ def _off(measured: Measured, rows: tuple[Row, ...], row: Row, gap: str) -> float
     others = [r for r in rows if r is not row and not _gone(op, row, r, gap)]
     if len(others) < 3:
         return None
-    us, _ = between(others, place(op), bound_us(measured.reference, op))
+    us, _ = between(others, place(op), bound_us(measured.reference, op), sharp(op))
     return math.log(us / row.row["us"])
 
 

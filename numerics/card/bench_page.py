@@ -47,9 +47,12 @@ memory (by arithmetic 1,150 cycles a block of 128 of K beside 1,024 of products)
 said. By arithmetic on these rows: attention forward the tensor core (86 % of the matrix rate);
 backward shared memory as much as the tensor core (an m64 product reads both operands from there: about 3,400 cycles
 of its 128 bytes a cycle, beside 3,300 of products, a block of 64 queries and 128 keys), and about 150 us of its time
-go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); weight gradients the tensor core, and two
-scales an element on the CUDA cores; casts memory, but for columns of codes (requantize_columns), which neither a fifth
-fewer instructions (scales of powers of two) nor twice the threads make much faster: what binds them is not known.
+go to rounding the FP32 sums of dQ (and in any order 100 to clearing them); of 64 heads that share 8 L2's misses were
+what bound it (experiments of 2026-11-30, no row here: 1,490 us, and 1,110 with nothing added to dQ; since all
+programs of a wave are at the same queries 1,160 and 1,090, or 1,070 and 1,030 in any order); weight gradients the
+tensor core, and two scales an element on the CUDA cores; casts memory, but for columns of codes (requantize_columns),
+which neither a fifth fewer instructions (scales of powers of two) nor twice the threads make much faster: what binds
+them is not known.
 
 *never promoted* leaves all sums in the tensor core's 14 bits; it is timed to show what promotion costs and is not
 counted among the fastest.

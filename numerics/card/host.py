@@ -1,4 +1,4 @@
-"""What single operations of torch and of Python take a host: `python -m numerics.card.host --out DIR`.
+"""What single operations of torch and of Python take a host: `python -m numerics.card.host --out DIR [--compiled]`.
 
 Chains of one operation on tensors of 64 x 64, host's clock, nothing waited for, the median of some chains. Where there
 is no CUDA device all that needs none is timed on the CPU's tensors: views, functions, pieces and Python take what they
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from hwmodels.units import US_PER_S
-from numerics.card import host_python
+from numerics.card import host_native, host_python
 
 Call = Callable[[], Any]
 SIDE, CHAIN, REPEATS, MANY = 64, 60, 25, 33
@@ -106,7 +106,31 @@ def operations(bench: Bench) -> Iterator[tuple[str, float]]:
     split = [bench.each(lambda rows=rows: torch.split(whole, rows)) for rows in (4, MANY * 4)]
     yield "piece", (split[0] - split[1]) / (MANY - 1)
     yield "gradient", _gradient(bench)
+    yield "kept", _kept(bench)
     yield "backward_begin", bench._backward(lambda t: t.view_as(t), 1)
+
+
+class Keeps(torch.autograd.Function):
+    """A function that keeps tensors which are not its inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        ctx.save_for_backward(*tensors)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        return (grads[0], None) if len(ctx.saved_tensors) else (None, None)
+
+
+def _kept(bench: Bench) -> float:
+    """A tensor more that a function keeps and is given back, both ways together."""
+    both = []
+    for count in (MANY, 1):
+        more = [bench.x.clone() for _ in range(count)]
+        forward = bench.each(lambda more=more: Keeps.apply(bench.recorded, more))  # type: ignore[misc]
+        both.append(forward + bench._backward(lambda t, more=more: Keeps.apply(t, more), 1))
+    return (both[0] - both[1]) / (MANY - 1)
 
 
 def _gradient(bench: Bench) -> float:
@@ -160,11 +184,12 @@ def _beside(stream: Any, x: torch.Tensor) -> torch.Tensor:
         return x * 2.0
 
 
-def run(progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """All of it, with what it ran on."""
+def run(progress: Callable[[str], None] = lambda text: None, compiled: bool = False) -> dict[str, Any]:
+    """All of it, with what it ran on. compiled: what a C++ compiler is needed for, too."""
     bench = Bench()
     rows: dict[str, float] = {}
     legs = [operations(bench), host_python.python(bench.each, bench.x)]
+    legs += [host_native.native(bench.each)] if compiled else []
     with _one_thread():
         for leg in (*legs, *([launches(bench)] if bench.gpu else [])):
             for name, us in leg:
@@ -197,8 +222,9 @@ def main(words: Sequence[str] | None = None) -> None:
     """Time all and write DIR/host.json."""
     parser = argparse.ArgumentParser(prog="python -m numerics.card.host")
     parser.add_argument("--out", type=Path, required=True)
-    folder = parser.parse_args(words).out
-    document = run(print)
+    parser.add_argument("--compiled", action="store_true", help="also what is compiled from C++ (ninja, a compiler)")
+    asked = parser.parse_args(words)
+    folder, document = asked.out, run(print, asked.compiled)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "host.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 

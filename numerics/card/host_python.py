@@ -87,6 +87,79 @@ def _turn(weight: nn.Parameter, main: torch.Tensor, into: list[torch.Tensor], ke
     into.append(shard)
 
 
+class Held:
+    """A module's quantizers, and the quantised copies of its weights."""
+
+    def __init__(self, quantizers: list[Quantizer], copies: dict[str, Any]) -> None:
+        self.quantizers, self.copies = {"forward": quantizers}, copies
+        self.places, self.each = {"input": 0, "weight": 1}, {"forward": 1}
+
+    def listed(self, number: int) -> list[list[Quantizer]]:
+        """Quantizers of so many inputs and weights, a list each, told what to make."""
+        lists = []
+        for name in ("input", "weight"):
+            chosen = [self.quantizers["forward"][self.places[name] + i * self.each["forward"]] for i in range(number)]
+            for quantizer in chosen:
+                quantizer.internal = True
+                quantizer.optimize = True
+            lists.append(chosen)
+        return lists
+
+    def copy_of(
+        self, *, tensor: Any = None, quantizer: Quantizer | None = None, name: str | None = None, update: bool = True,
+        skip: Any = None, group: Any = None, dtype: Any = None,
+    ) -> Any:  # fmt: skip
+        """A weight's quantised copy, looked up and found to be whole."""
+        if isinstance(tensor, Stored):
+            return tensor
+        out = self.copies.get(name, None) if name is not None else None
+        if out is not None and quantizer is not None:
+            if isinstance(out, Quantised):
+                if quantizer.rows and out._rows is None:
+                    raise ValueError(name)
+                if quantizer.columns and out._rows is None:
+                    raise ValueError(name)
+            if isinstance(out, Held) != isinstance(quantizer, Held):
+                raise ValueError(name)
+        if out is not None and tensor is not None and group is not None and out.shape != tensor.shape:
+            raise ValueError(name)
+        if out is None or update:
+            raise ValueError(name)
+        return out
+
+
+def _handed(weight: nn.Parameter, empties: dict[Any, torch.Tensor]) -> torch.Tensor:
+    """What stands for the gradient of a weight whose own was added where it is kept, but for the view that is made."""
+    if hasattr(weight, "added"):
+        weight.added = True
+        shape = list(weight.main.shape) if not getattr(weight, "zeroed", False) else []
+        return empties[(shape[0], shape[1], weight.dtype)]
+    raise ValueError(weight)
+
+
+def _hooked(weight: nn.Parameter, groups: dict[Any, "Group"]) -> None:
+    """What a hook of a parameter's gradient does: it is let go, and its group told."""
+    if weight in groups:
+        if not weight.requires_grad or weight.grad is None:
+            raise ValueError(weight)
+        if not weight.added or getattr(weight, "zeroed", False):
+            raise ValueError(weight)
+        groups[weight].register(weight)
+
+
+class Group:
+    """Parameters whose gradients are reduced together, behind the last micro-batch."""
+
+    def __init__(self) -> None:
+        self.overlapped, self.last, self.ready = True, False, set()  # type: bool, bool, set[Any]
+
+    def register(self, weight: nn.Parameter) -> None:
+        if not self.overlapped:
+            raise ValueError(weight)
+        if self.last:
+            self.ready.add(weight)
+
+
 def python(each: Each, x: torch.Tensor) -> Iterator[tuple[str, float]]:
     """Names and microseconds."""
     quantizer, held = Quantizer(), [x] * len(FIELDS)
@@ -103,5 +176,21 @@ def python(each: Each, x: torch.Tensor) -> Iterator[tuple[str, float]]:
     weight, into = module.weight9, []  # type: list[torch.Tensor]
     keyed = {weight: (weight, 0, x.nelement())}
     yield "turn", each(lambda: _turn(weight, x, into, keyed))  # type: ignore[arg-type]
+    held_by = Held([Quantizer() for _ in range(33)], {"weight9": made})
+    yield "listed", (each(lambda: held_by.listed(32)) - each(lambda: held_by.listed(1))) / 31
+    tensor = module.weight9
+    yield (
+        "cached",
+        each(
+            lambda: held_by.copy_of(
+                tensor=tensor, quantizer=quantizer, name=f"weight{9}", update=False, skip=None, dtype=x.dtype
+            )
+        ),
+    )
+    tensor.added, tensor.main, tensor.grad = False, x, x.clone()  # type: ignore[attr-defined]
+    empties = {(*x.shape, x.dtype): x}
+    yield "handed", each(lambda: _handed(tensor, empties))
+    groups = {tensor: Group()}
+    yield "hooked", each(lambda: _hooked(tensor, groups))
     identity = nn.Identity()
     yield "module", each(lambda: identity(x))

@@ -112,11 +112,12 @@ def _on_hopper(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, o: Tensor, lse: Tensor, delta: Tensor | None, scale: float,
     causal: bool, form: flash_backward.Form,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    if delta is None and not form.ordered:
+    room = flash_backward.room(q)
+    if delta is None and not form.ordered and room == q.numel():
         delta, sums = backward_prepare(do, o, q.shape[3])
     else:
         delta = _row_products(do, o) if delta is None else delta.contiguous()
-        sums = (torch.empty_like if form.ordered else torch.zeros_like)(q, dtype=torch.float32)
+        sums = (torch.empty if form.ordered else torch.zeros)(room, dtype=torch.float32, device=q.device)
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     flash_backward.backward(do, q, k, v, lse, delta, sums, dq, dk, dv, scale, causal, form)
     return dq, dk, dv

@@ -18,6 +18,12 @@ programs leave first. Odd waves are that backwards: programs of earlier keys com
 fall free, walk down to the diagonal and end together. Of a causal square of n blocks two waves fill n + 1 SMs a head
 for n steps, and nobody waits. (DASH, arXiv 2601.21824, pairs two orders for the same end.)
 
+**What L2 keeps.** Programs of heads that share keys walk one head after another at unlike speeds, since each sees its
+own number of queries: 8 heads of 4,096 tokens are so far apart that five of six visits to Q, dO and dQ miss L2, 5 GB
+from memory. So where two waves visit too much for L2 (`ABREAST`), all programs of a wave go abreast: each pair of
+blocks of queries with all its heads, in even waves down to the diagonal and in odd ones up from it. A program then adds
+just behind its neighbour, for which the last of 32 waits once (in any order 64 of 8 heads take 86 us less).
+
 **Nobody waits for ever.** A program waits for programs of its own wave with a lower number only; a card starts programs
 in the order of their numbers, and the lowest that has not ended waits for none.
 """
@@ -33,13 +39,19 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import fence_async_shared, mbarrier, tma
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from hwmodels.units import MB
 from numerics.kernels.flash import REGISTERS, boxes, parts
 from numerics.kernels.flash_products import multiply
 from numerics.kernels.wgmma import barrier
 from numerics.kernels.wgmma_sums import add_in_memory
 
-KEYS, QUERIES = 128, 64
-"""Keys a program owns, queries it visits at a time."""
+KEYS, QUERIES, TILE = 128, 64, 4096
+"""Keys a program owns, queries it visits at a time, and sums of dQ that are added at a time."""
+ABREAST = 250 * MB
+"""Bytes of Q, dO and FP32 dQ that two waves visit, from which on programs of causal heads that share keys go abreast:
+less is in L2 often enough to be read from memory beside products. On an H200 with 60 MB of L2 (2026-11-30) this chose
+the faster at 15 of 16 shapes of 67 to 537 MB: 64 of 8 heads of 128 take 1,259 us abreast and 1,458 apart at 4,096
+tokens (268 MB), 921 and 910 at 3,072, 619 and 589 at 2,048; 64 of 2 heads 1.4 % longer than they could."""
 
 
 class Form(NamedTuple):
@@ -60,7 +72,7 @@ def backward(
     do: Tensor, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, delta: Tensor, sums: Tensor,
     dq: Tensor, dk: Tensor, dv: Tensor, scale: float, causal: bool, form: Form,
 ) -> None:  # fmt: skip
-    """dq, dk, dv of contiguous operands as `flash.forward` takes them; sums: FP32 [B,S,H,Dqk], zeros unless ordered."""
+    """dq, dk, dv of contiguous operands as `flash.forward` takes them; sums: `room` of FP32, zeros unless ordered."""
     (batch, s, heads, d), t, shared = q.shape, k.shape[1], k.shape[2]
     first, second = parts(d)
     turns = torch.zeros(batch * heads * -(-s // 128) * 4 if form.ordered else 1, dtype=torch.int32, device=q.device)
@@ -68,11 +80,33 @@ def backward(
     _backward[(blocks * groups,)](
         boxes(q, QUERIES, first, 0), boxes(q, QUERIES, second, first), boxes(do, QUERIES, v.shape[3], 0),
         boxes(k, 64, first, 0), boxes(k, 64, second, first), boxes(v, 64, v.shape[3], 0),
-        _row(lse), _row(delta), boxes(sums, QUERIES, 64, 0), dk, dv, turns, s, t, heads, heads // shared, blocks,
-        min(form.heads, groups), groups, scale * 1.4426950408889634, scale,
+        _row(lse), _row(delta), _tiles(sums), dk, dv, turns, s, t, heads, heads // shared, blocks,
+        min(form.heads, groups), groups, int(abreast(q, k, v, causal, form)), scale * 1.4426950408889634, scale,
         D=d, FIRST=first, DV=v.shape[3], CAUSAL=causal, ORDERED=form.ordered, num_warps=4, maxnreg=REGISTERS,
     )  # fmt: skip
-    _round[(triton.cdiv(dq.numel(), 4096),)](sums, dq, dq.numel(), scale, 4096, num_warps=4)
+    _round[(room(q) // TILE,)](sums, dq, s, heads, scale, D=d, num_warps=4)
+
+
+def abreast(q: Tensor, k: Tensor, v: Tensor, causal: bool, form: Form) -> bool:
+    """Whether all programs of a wave are at one pair of blocks of queries at a time, and not each at its own."""
+    batch, s, heads, d = q.shape
+    sharing = heads // k.shape[2]
+    visited = min(2 * form.heads, k.shape[2] * batch) * sharing * s * (4 * d + 2 * (d + v.shape[3]))
+    return causal and sharing > 1 and visited >= ABREAST
+
+
+def room(q: Tensor) -> int:
+    """How many FP32 sums dQ of q [B,S,H,Dqk] takes: whole pairs of blocks of queries."""
+    batch, s, heads, d = q.shape
+    return batch * heads * -(-s // (2 * QUERIES)) * 2 * QUERIES * d
+
+
+def _tiles(sums: Tensor) -> TensorDescriptor:
+    """A descriptor of tiles of 64 queries and 64 columns, one after another. Each is 128 runs of 32, in the order in
+    which threads hold it: a thread writes 16 bytes at a time and no two meet in a bank, and what the copy engine adds
+    is 16 KiB in one piece."""
+    flat = sums.view(-1, 32)
+    return TensorDescriptor(flat, list(flat.shape), [32, 1], [TILE // 32, 32], gl.NVMMASharedLayout(128, 32, 2))
 
 
 def _row(x: Tensor) -> TensorDescriptor:
@@ -81,20 +115,29 @@ def _row(x: Tensor) -> TensorDescriptor:
 
 
 @triton.jit
-def _round(x, y, size, scale, block: tl.constexpr):
-    """y = scale x, in y's type."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    tl.store(y + at, (tl.load(x + at, mask=at < size) * scale).to(y.dtype.element_ty), mask=at < size)
+def _round(x, y, S, heads, scale, D: tl.constexpr):
+    """y [B,S,H,D] = scale x, in y's type; a tile of x (`_tiles`) a program."""
+    tile = tl.program_id(0)
+    block = tile // (D // 64)
+    blocks = tl.cdiv(S, 128) * 2
+    head = block // blocks
+    of_threads = tl.load(x + tile.to(tl.int64) * 4096 + tl.arange(0, 4096)) * scale
+    held = tl.reshape(of_threads.to(y.dtype.element_ty), (8, 4, 8, 4, 2, 2))
+    rows = block % blocks * 64 + tl.arange(0, 64)
+    columns = tile % (D // 64) * 64 + tl.arange(0, 64)
+    lines = ((head // heads * S + rows).to(tl.int64) * heads + head % heads) * D
+    whole = tl.reshape(tl.permute(held, (1, 4, 2, 0, 3, 5)), (64, 64))
+    tl.store(y + lines[:, None] + columns[None, :], whole, mask=rows[:, None] < S)
 
 
-@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks", "together", "groups"])
+@gluon.jit(do_not_specialize=["S", "T", "heads", "shared_by", "blocks", "together", "groups", "abreast"])
 def _backward(
-    q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns, S, T, heads, shared_by, blocks, together, groups,
+    q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns, S, T, heads, shared_by, blocks, together, groups, abreast,
     scale_log2, scale, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr, CAUSAL: gl.constexpr,
     ORDERED: gl.constexpr,
 ):  # fmt: skip
     given = (q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns)
-    sizes = (S, T, heads, shared_by, blocks, together, groups)
+    sizes = (S, T, heads, shared_by, blocks, together, groups, abreast)
     shared = _shared(given, D, FIRST, DV)
     gl.warp_specialize(
         [
@@ -126,7 +169,7 @@ def _shared(given, D: gl.constexpr, FIRST: gl.constexpr, DV: gl.constexpr):
         y1 = gl.allocate_shared_memory(k0.dtype, [2, 64, D - FIRST], k1.layout)
     square: gl.constexpr = gl.NVMMASharedLayout(128, 16, 2)
     ds = gl.allocate_shared_memory(q0.dtype, [4, 64, 64], square)
-    out = gl.allocate_shared_memory(gl.float32, [4 if D == 128 else 2, 64, 64], sums.layout)
+    out = gl.allocate_shared_memory(gl.float32, [4 if D == 128 else 2, 128, 32], sums.layout)
     p = ds
     if D == 64:
         p = gl.allocate_shared_memory(q0.dtype, [2, 64, 64], square)
@@ -156,8 +199,9 @@ def _barriers(NUMBER: gl.constexpr, FULL: gl.constexpr, EMPTY: gl.constexpr):
 @gluon.jit
 def _place(sizes, CAUSAL: gl.constexpr, ORDERED: gl.constexpr):
     """This program's head of keys in all sequences, first key, how many pairs of blocks of queries see it, the first
-    pair that it meets and the step to the next. In any order, blocks that most queries see start first."""
-    S, T, heads, shared_by, blocks, together, groups = sizes
+    pair that it meets, the step to the next, and whether keys rise in its wave. In any order, blocks that most queries
+    see start first."""
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
     wave = gl.program_id(0) // (together * blocks)
     within = gl.program_id(0) % (together * blocks)
     here = gl.minimum(together, groups - wave * together)
@@ -169,18 +213,34 @@ def _place(sizes, CAUSAL: gl.constexpr, ORDERED: gl.constexpr):
     if CAUSAL:
         start = gl.maximum(block * 128 - (T - S), 0) // 128 * 128
     pairs = gl.cdiv(S - start, 128)
-    start = gl.where(back, start + (pairs - 1) * 128, start)
-    return wave * together + within % here, block * 128, pairs, start, gl.where(back, -128, 128)
+    down = back != (abreast != 0)
+    start = gl.where(down, start + (pairs - 1) * 128, start)
+    return wave * together + within % here, block * 128, pairs, start, gl.where(down, -128, 128), back
 
 
 @gluon.jit
-def _before(pair, key, step, sizes, CAUSAL: gl.constexpr):
+def _loops(pairs, sizes):
+    """How often a program's outer and inner loops run: over pairs of blocks of queries and the heads of each, if
+    programs go abreast, or over heads and the pairs of each."""
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    return gl.where(abreast != 0, pairs, shared_by), gl.where(abreast != 0, shared_by, pairs)
+
+
+@gluon.jit
+def _visited(outer, inner, start, step, sizes):
+    """The pair of blocks of queries and the head, of those that share the keys, that the loops have come to."""
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    return start + gl.where(abreast != 0, outer, inner) * step, gl.where(abreast != 0, inner, outer)
+
+
+@gluon.jit
+def _before(pair, key, back, sizes, CAUSAL: gl.constexpr):
     """How many programs add to dQ of this pair of blocks of queries before this one: of later keys, or of earlier."""
-    S, T, heads, shared_by, blocks, together, groups = sizes
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
     seen = blocks
     if CAUSAL:
         seen = gl.minimum((pair + 127 + T - S) // 128 + 1, blocks)
-    return gl.where(step < 0, key // 128, seen - 1 - key // 128)
+    return gl.where(back, key // 128, seen - 1 - key // 128)
 
 
 @gluon.jit
@@ -189,7 +249,11 @@ def _multiply(
     DV: gl.constexpr, CAUSAL: gl.constexpr, ORDERED: gl.constexpr,
 ):  # fmt: skip
     """A warpgroup's 64 keys."""
-    place = _place(sizes, CAUSAL, ORDERED)
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    group, key, pairs, start, step, back = _place(sizes, CAUSAL, ORDERED)
+    outers, inners = _loops(pairs, sizes)
+    outer_step = gl.where(abreast != 0, step, 0)
+    place = group, key, outers, inners, start, outer_step, step - outer_step
     multiply(given, shared, sizes, place, scale_log2, scale, INDEX, D, FIRST, DV, CAUSAL)
 
 
@@ -202,8 +266,9 @@ def _load(
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
     x0, x1, g, y0, y1, z, ds, p, out, level, mean, bars = shared
     q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys = bars
-    S, T, heads, shared_by, blocks, together, groups = sizes
-    group, key, pairs, start, step = _place(sizes, CAUSAL, ORDERED)
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    group, key, pairs, start, step, back = _place(sizes, CAUSAL, ORDERED)
+    outers, inners = _loops(pairs, sizes)
     per_sequence = heads // shared_by
     sequence = group // per_sequence
     at = group % per_sequence
@@ -215,11 +280,12 @@ def _load(
             tma.async_copy_global_to_shared(k1, [line, at * D + FIRST], keys.index(0), y1.index(i))
         tma.async_copy_global_to_shared(v, [line, at * DV], keys.index(0), z.index(i))
     phase = 1
-    for one in range(shared_by):
-        head = at * shared_by + one
-        for number in range(pairs):
+    for outer in range(outers):
+        for inner in range(inners):
+            pair, one = _visited(outer, inner, start, step, sizes)
+            head = at * shared_by + one
             for slot in gl.static_range(2):
-                row = start + number * step + 64 * slot
+                row = pair + 64 * slot
                 line = sequence * S + row
                 bar = q_full.index(slot)
                 mbarrier.wait(q_empty.index(slot), phase)
@@ -248,33 +314,34 @@ def _carry(
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
     x0, x1, g, y0, y1, z, ds, p, out, level, mean, bars = shared
     q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys = bars
-    S, T, heads, shared_by, blocks, together, groups = sizes
-    group, key, pairs, start, step = _place(sizes, CAUSAL, ORDERED)
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    group, key, pairs, start, step, back = _place(sizes, CAUSAL, ORDERED)
+    outers, inners = _loops(pairs, sizes)
     per_sequence = heads // shared_by
     sequence = group // per_sequence
     phase = 0
-    for one in range(shared_by):
-        head = group % per_sequence * shared_by + one
-        for number in range(pairs):
-            pair = start + number * step
-            before = _before(pair, key, step, sizes, CAUSAL)
+    for outer in range(outers):
+        for inner in range(inners):
+            pair, one = _visited(outer, inner, start, step, sizes)
+            head = group % per_sequence * shared_by + one
+            before = _before(pair, key, back, sizes, CAUSAL)
             for slot in gl.static_range(2):
-                line = sequence * S + pair + 64 * slot
-                turn = turns + (((sequence * heads + head) * gl.cdiv(S, 128) + pair // 128) * 2 + slot) * 2 + INDEX
+                block = ((sequence * heads + head) * gl.cdiv(S, 128) + pair // 128) * 2 + slot
+                turn = turns + block * 2 + INDEX
+                line = block * (D * 2)
                 if ORDERED and (FIRST == 128 or slot == INDEX):
                     _await(turn, before)
-                column = head * D + 64 * INDEX
                 if D == 128:
                     box = out.index(2 * INDEX + 1 - slot)
-                    _bring(sums, box, bars, 2 * INDEX + 1 - slot, phase, line, column, before, ORDERED)
+                    _bring(sums, box, bars, 2 * INDEX + 1 - slot, phase, line + 128 * INDEX, before, ORDERED)
                     if slot == 1:
                         phase ^= 1
                 if D > 128:
-                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line, column, before, ORDERED)
+                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line + 128 * INDEX, before, ORDERED)
                     phase ^= 1
                 if D != 128 and slot == INDEX:
-                    column = head * D + (FIRST if D > FIRST else 0)
-                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line, column, before, ORDERED)
+                    line += 256 if D > FIRST else 0
+                    _bring(sums, out.index(INDEX), bars, INDEX, phase, line, before, ORDERED)
                     phase ^= 1
                 if ORDERED and (FIRST == 128 or slot == INDEX):
                     _settle(turn)
@@ -283,15 +350,15 @@ def _carry(
 
 @gluon.jit
 def _bring(
-    sums, box, bars, INDEX: gl.constexpr, phase, row, column, before, ORDERED: gl.constexpr
+    sums, box, bars, INDEX: gl.constexpr, phase, line, before, ORDERED: gl.constexpr
 ):  # fmt: skip
-    """64 x 64 of dQ from its place to memory; the place is free when the copy engine has read it."""
+    """A tile of dQ from its place to memory; the place is free when the copy engine has read it."""
     q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys = bars
     mbarrier.wait(out_full.index(INDEX), phase)
     if ORDERED and before == 0:
-        tma.async_copy_shared_to_global(sums, [row, column], box)
+        tma.async_copy_shared_to_global(sums, [line, 0], box)
     else:
-        add_in_memory(sums, [row, column], box)
+        add_in_memory(sums, [line, 0], box)
     tma.store_wait(0)
     mbarrier.arrive(out_empty.index(INDEX))
 

@@ -28,8 +28,8 @@ def multiply(
     q0, q1, do, k0, k1, v, lse, delta, sums, dk, dv, turns = given
     x0, x1, g, y0, y1, z, ds, own, out, level, mean, bars = shared
     q_full, q_empty, g_full, g_empty, ds_full, ds_empty, out_full, out_empty, keys = bars
-    S, T, heads, shared_by, blocks, together, groups = sizes
-    group, key, pairs, start, step = place
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
+    group, key, outers, inners, start, outer_step, inner_step = place
     narrow: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     wide: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, FIRST, 16])
     values: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DV, 16])
@@ -42,9 +42,9 @@ def multiply(
     sum_v = gl.zeros([64, DV], gl.float32, values)
     mbarrier.wait(keys.index(0), 0)
     phase = 0
-    for one in range(shared_by):
-        row = start
-        for number in range(pairs):
+    for outer in range(outers):
+        row = start + outer * outer_step
+        for number in range(inners):
             for slot in gl.static_range(2):
                 if D > FIRST:
                     part, sum_v = _one_by_one(
@@ -84,7 +84,7 @@ def multiply(
                 if D > FIRST:
                     dk1 = warpgroup_mma(ds.index(mine).permute((1, 0)), x1.index(slot + here), dk1, is_async=True)
                 # dQ of the block before, all keys, columns of this warpgroup: so warpgroups may be a block apart
-                begun = slot == 1 or (number > 0) | (one > 0)
+                begun = slot == 1 or (number > 0) | (outer > 0)
                 mbarrier.wait(ds_full.index(1 - slot), phase if slot == 1 else phase ^ 1)
                 here = hidden(number)
                 if D > FIRST:
@@ -115,7 +115,7 @@ def multiply(
                     _hand(dq, out.index(INDEX), out_full.index(INDEX), out_empty.index(INDEX), begun)
                 mbarrier.arrive(ds_empty.index(1 - slot), pred=begun)
             phase ^= 1
-            row += step
+            row += inner_step
     mbarrier.wait(ds_full.index(1), phase ^ 1)
     if FIRST == 128:
         dq = warpgroup_mma_wait(0, deps=[_columns(ds, y0, 2, 0, 64 * INDEX, narrow)])
@@ -171,7 +171,7 @@ def _scores(x, y, layout: gl.constexpr):
 def _probabilities(shared, s, slot, row, key, sizes, scale_log2, CAUSAL: gl.constexpr):
     """P of a block of queries and this warpgroup's keys, from scores and their statistics."""
     x0, x1, g, y0, y1, z, ds, p, out, level, mean, bars = shared
-    S, T, heads, shared_by, blocks, together, groups = sizes
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
     layout: gl.constexpr = s.type.layout
     top = level.index(slot).load(gl.SliceLayout(1, layout)) * 1.4426950408889634
     prob = _exp2(s * scale_log2 - gl.expand_dims(top, 1))
@@ -203,9 +203,12 @@ def _parity(phase, slot: gl.constexpr, second: gl.constexpr, INDEX: gl.constexpr
 
 @gluon.jit
 def _hand(dq, out, full, empty, begun):
-    """Give 64 x 64 of dQ to the warp that carries it to memory; before the first block of queries, nothing."""
+    """Give a tile of dQ to the warp that carries it to memory (flash_backward._tiles: 16 bytes of each thread, then the
+    next of each); before the first block of queries, nothing."""
     if begun:
-        out.store(dq)
+        held = dq.reshape([4, 2, 8, 8, 4, 2]).permute([3, 0, 2, 4, 1, 5]).reshape([128, 32])
+        order: gl.constexpr = gl.BlockedLayout([1, 4], [4, 8], [4, 1], [1, 0])
+        out.store(gl.convert_layout(held, order, assert_trivial=True))
         fence_async_shared()
         mbarrier.arrive(full)
     else:
@@ -232,7 +235,7 @@ def _exp2(x):
 @gluon.jit
 def _store(x, tile, group, row, sizes, FIRST: gl.constexpr, D: gl.constexpr):
     """Keys' rows of a head of x [B, T, G, D] from `row` on, columns from FIRST on."""
-    S, T, heads, shared_by, blocks, together, groups = sizes
+    S, T, heads, shared_by, blocks, together, groups, abreast = sizes
     layout: gl.constexpr = tile.type.layout
     rows = row + gl.arange(0, 64, gl.SliceLayout(1, layout))
     columns = FIRST + gl.arange(0, tile.shape[1], gl.SliceLayout(0, layout))

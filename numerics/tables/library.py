@@ -391,7 +391,7 @@ def left_out(whole: library.Measured, op: Op, row: Row, apart: float) -> float |
     others = [r for r in whole.classes[library.kind(op)] if library.apart(at, r.at) > apart]
     if len(others) < 3:
         return None
-    us, _ = library.between(others, at, library.bound_us(whole.reference, op))
+    us, _ = library.between(others, at, library.bound_us(whole.reference, op), library.sharp(op))
     return math.log(us / row["us"])
 
 

@@ -21,7 +21,7 @@ from sim.communication.exchange.ports import of_op
 from sim.communication.exchange.price import KERNEL, Fidelity
 from sim.engine.timeline import Timeline
 from sim.layout import optimizer
-from sim.layout.buckets import Bucket, buckets, reductions
+from sim.layout.buckets import Bucket, buckets, gathered, reductions
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan
 from sim.layout.shards import NEVER, moves
@@ -177,7 +177,8 @@ def _carried(plan: Plan, machine: Machine) -> Iterator[tuple[str, int, Collectiv
         else:
             moved += [(stage, ring, optimizer.reducing(plan, machine, ring)) for ring in around]
         if own.gathers != NEVER:
-            moved += [(stage, *pair) for bucket in parts for pair in dict.fromkeys(bucket.gather)]
+            wanted = gathered(plan, machine, stage)
+            moved += [(stage, *pair) for bucket in wanted for pair in dict.fromkeys(bucket.gather)]
         elif own.zero:
             moved += [(stage, ring, optimizer.gathering(machine, ring)) for ring in around if not ring.between]
     if own.reduces != NEVER:

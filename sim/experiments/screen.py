@@ -18,6 +18,7 @@ from sim.experiments.kind import Kind, value
 from sim.experiments.least import least_bytes, least_laid_out_s, least_s
 from sim.experiments.objectives import Facts, Figures
 from sim.layout import optimizer
+from sim.layout.clock import rested
 from sim.layout.machine import Machine
 from sim.layout.plan import Plan, lay_out
 from sim.scenario.files import load
@@ -74,7 +75,7 @@ def _screened(ask: Ask) -> Screened:
         machine = assembly.prices(scenario, assembly.held_always(plan))
         least = least_bytes(plan, machine)
         lacks = MEMORY if least > _room(ask, scenario) else ""
-        step = 0.0 if lacks else least_s(plan, machine)
+        step = 0.0 if lacks else least_s(plan, rested(machine))
     except Refused as refused:
         return Screened(None, _line(refused))
     return Screened(_facts(plan, step, least), lacks=lacks)

@@ -19,7 +19,7 @@ from hwmodels.refused import Refused
 from sim import assembly
 from sim.communication.exchange.price import KERNEL
 from sim.layout.plan import Plan, lay_out
-from sim.layout.shards import NEVER, moves
+from sim.layout.shards import FIRST, NEVER, moves
 from sim.models.family import family, form
 from sim.models.form import texts
 from sim.models.lowering import recipe
@@ -79,6 +79,8 @@ OF_MODELS = {
         "stack.rope",
         "stack.router",
         "stack.gating",
+        "stack.permute",
+        "stack.accumulation",
         "stack.bf16_first",
         "stack.bf16_last",
         "stack.bf16_prediction",
@@ -114,6 +116,7 @@ OF_MODELS = {
         "parallel.reshard",
         "parallel.no_sync",
         "overlap.parameters",
+        "overlap.gather",
     ),
     "nothing that is drawn at random": ("seed",),
     "no memory": ("limits.memory",),
@@ -260,9 +263,9 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
     """Keys of data parallelism that change nothing."""
     parallel, own = plan.scenario.parallel, moves(plan.scenario)
     if plan.mesh.groups("data").shape[1] * plan.program.weight_copies == 1:
-        keys = "parallel.zero", "parallel.shard", "overlap.gradients", "overlap.parameters", "overlap.buckets"
+        keys = "parallel.zero", "parallel.shard", "parallel.reshard", "overlap.gradients", "overlap.parameters"
         what = "each parameter is on one rank, so nothing is shared, reduced or gathered"
-        yield (*keys, "parallel.reshard", "parallel.no_sync"), what
+        yield (*keys, "parallel.no_sync", "overlap.gather", "overlap.buckets"), what
         return
     if parallel.shard == plan.data:
         yield ("parallel.shard",), "that is all of data parallelism, as without it"
@@ -274,6 +277,8 @@ def _idle_shards(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("parallel.no_sync",), "of one micro-batch the last one is all"
     if not parallel.zero:
         yield ("overlap.parameters",), "with parallel.zero 0 no parameters are gathered"
+    if own.gathers != FIRST or own.units:
+        yield ("overlap.gather",), "parameters are not gathered beside the first forwards"
     if own.reduces != NEVER:
         yield ("optimizer.reduce",), "gradients are reduced in the backwards that make them"
     if own.reduces == NEVER and not own.beside and own.gathers == NEVER:

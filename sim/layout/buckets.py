@@ -100,16 +100,17 @@ def _around(
     return tuple(pair for ring in rings for pair in ((ring, optimizer.reducing(plan, machine, ring)),) * pieces)
 
 
-def buckets(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
-    """Of a stage, by their first units."""
+def buckets(plan: Plan, machine: Machine, stage: int, whole: bool = False) -> tuple[Bucket, ...]:
+    """Of a stage, by their first units. whole: all of them are one."""
     units, own = relative(machine.stages[stage])[0], moves(plan.scenario)
     each, rings = _weights(plan, machine, stage), optimizer.rings(plan, machine, stage)
     limit = _limit(plan, machine, own, rings[0].ranks)
     groups = _whole(units) if own.units and plan.scenario.overlap.buckets is None else _filled(each, limit)
+    groups = [list(range(len(units)))] if whole else groups
     out = []
     for group in groups:
         size, first = _Weight(*(sum(column) for column in zip(*(each[i] for i in group), strict=True))), units[group[0]]
-        pieces = 1 if own.units else sum(_pieces(machine, units[i], each[i], limit) for i in group)
+        pieces = 1 if own.units or whole else sum(_pieces(machine, units[i], each[i], limit) for i in group)
         once = _of_copies(plan, rings) if own.reduces != NEVER else []
         held = [ring for ring in rings if (size.experts if ring.experts else size.dense) and ring.ranks > 1]
         held = [ring for ring in held if ring not in once]
@@ -226,11 +227,17 @@ def _at_once(parts: Sequence[Bucket], own: Moves) -> float:
     return sum(ends) + max((sum(layers[i : i + AT_ONCE]) for i in range(len(layers))), default=0.0)
 
 
+ALIGNED, ON_DEMAND, BEFORE = "aligned", "on_demand", "before"
+"""When parameters that are gathered beside forward are asked for: by all stages when the step begins, by each when its
+first forward comes to them, or before the step (`overlap.gather`)."""
+
+
 class Traffic(NamedTuple):
     """What a pass over a stage moves of its parameters and gradients. buckets: by their first units. forward, backward:
-    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. sums: whether they are
-    added to those of other micro-batches before. moves: of the scenario. shared: kernels that end the pass, of
-    something that all ranks of the stage tell each other."""
+    whether parameters are gathered in it. reduce: whether gradients are reduced in its backward. moves: of the
+    scenario. shared: kernels that end the pass, of something that all ranks of the stage tell each other. routed:
+    number of the unit before whose experts theirs are gathered, with nothing ahead; -1: they come with the others.
+    sums: whether gradients are added to those of other micro-batches before they are reduced."""
 
     buckets: tuple[Bucket, ...]
     forward: bool
@@ -238,6 +245,7 @@ class Traffic(NamedTuple):
     reduce: bool
     moves: Moves
     shared: tuple[Kernel, ...] = ()
+    routed: int = -1
     sums: bool = False
 
 
@@ -245,15 +253,47 @@ def traffic(plan: Plan, machine: Machine, stage: int, first: bool = False, last:
     """Of a stage; None where nothing moves. first, last: whether it is the first forward, or the last backward, of the
     stage in a step."""
     own = moves(plan.scenario)
-    once = own.gathers == FIRST and first and (own.units or not _gathered_before(plan, machine, stage))
+    once = own.gathers == FIRST and first and (own.units or _asks(plan, machine, stage))
     forward = once or own.gathers in (EVERY, AGAIN)
     reduce = own.reduces == EVERY or (own.reduces == LAST and last)
     shared = _largest(plan, machine, stage)
     sums = own.sums and plan.micro_batches > 1
     if not (forward or reduce or sums) or all(ring.ranks == 1 for ring in optimizer.rings(plan, machine, stage)):
         return Traffic((), False, False, False, own, shared) if shared else None
-    alike = tuple(_unnumbered(bucket) for bucket in buckets(plan, machine, stage))
-    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own, shared, sums)
+    alike = tuple(_unnumbered(bucket) for bucket in gathered(plan, machine, stage))
+    units = relative(machine.stages[stage])[0] if once and _demanded(plan, stage) else ()
+    routed = next((number for number, unit in enumerate(units) if unit.routed), -1)
+    return Traffic(alike, forward, own.gathers == AGAIN, reduce, own, shared, routed, sums)
+
+
+def _asks(plan: Plan, machine: Machine, stage: int) -> bool:
+    """Whether the first forward of a stage waits for parameters: those of no validation before the step, that were not
+    asked for when it began, or are not there yet."""
+    word = asked(plan)
+    return word == ON_DEMAND or (word == ALIGNED and not _gathered_before(plan, machine, stage))
+
+
+def asked(plan: Plan) -> str:
+    """When parameters that are gathered beside forward are asked for. Unless said, as Megatron-LM and Megatron-Bridge
+    do: aligned where a rank has several stages, else on demand (validate_args of megatron/training/arguments.py, and
+    comm_overlap.py, _get_optimizer_overlap_cfgs, set align_param_gather false without an interleaved schedule)."""
+    one = plan.scenario.stack.name == "megatron" and all(len(held) == 1 for held in plan.holds)
+    return plan.scenario.overlap.gather or (ON_DEMAND if one else ALIGNED)
+
+
+def gathered(plan: Plan, machine: Machine, stage: int) -> tuple[Bucket, ...]:
+    """Buckets as parameters of a stage are gathered; those that its first forward asks for are one, but at stage 0."""
+    return buckets(plan, machine, stage, _demanded(plan, stage))
+
+
+def _demanded(plan: Plan, stage: int) -> bool:
+    """Whether a stage's parameters are one bucket that it asks for: Megatron Core has several at the first stage alone
+    (distributed_data_parallel.py: bucket_size None where the pipeline rank is not 0, or by disable_bucketing, which
+    Megatron-LM and Megatron-Bridge set for each chunk behind a rank's first). Experts' are another, with its own
+    collective, which the first of them asks for (_make_forward_pre_hook, finish_param_sync). Gradients keep their
+    buckets: what is reduced last is the first stage's."""
+    own = moves(plan.scenario)
+    return (own.reduces, own.gathers, own.units, asked(plan)) == (NEVER, FIRST, False, ON_DEMAND) and stage > 0
 
 
 def _largest(plan: Plan, machine: Machine, stage: int) -> tuple[Kernel, ...]:

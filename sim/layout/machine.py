@@ -65,7 +65,8 @@ class Known:
     `sim.experiments.least`. stages: by what placement goes by. pairs: units of a forward and a backward -> ns of both
     overlapped. kits: by the prices of links, and by the step's kind and units. runs: of ranks that are alike.
     over: prices over other links. slower: what is known where groups of some kinds are so many times slower; parts:
-    that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them."""
+    that do it then. holding: prices where NCCL holds so many SMs while it runs, and what is known at them. clocks:
+    likewise at a clock."""
 
     costs: Costs = field(default_factory=dict)
     holds: Holds = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Known:
     slower: dict[tuple[tuple[str, float], ...], "Known"] = field(default_factory=dict)
     parts: PartsOf | None = None
     holding: "dict[int, tuple[Pricer, Known]]" = field(default_factory=dict)
+    clocks: "dict[float, tuple[Pricer, Known]]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,13 @@ class Machine:
     def holding(self, sms: int) -> "Machine":
         """The machine whose collectives hold so many SMs of compute while they run."""
         priced = self.known.holding.setdefault(sms, (replace(self.pricer, comm_sms=sms, held=False), Known()))
+        other = replace(self, pricer=priced[0])
+        object.__setattr__(other, "known", priced[1])
+        return other
+
+    def at(self, clock: float) -> "Machine":
+        """The machine whose cards have a clock (`Pricer.clock`)."""
+        priced = self.known.clocks.setdefault(clock, (replace(self.pricer, clock=clock), Known()))
         other = replace(self, pricer=priced[0])
         object.__setattr__(other, "known", priced[1])
         return other

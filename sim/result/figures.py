@@ -134,8 +134,8 @@ FIGURES = {
     "serve.ttft_s|tpot_s|inter_token_s|end_to_end_s|queue_s|transfer_s.mean|p50|p90|p99": "seconds to the first token, "
     "a later token, between tokens, to the last one, until a prompt is begun, of its cache's way",
     "serve.waiting_s.instance|prompt|transfer|answer": "mean seconds of a request by what it waits for",
-    "serve.goodput.requests_per_s|part|ttft_part|tpot_part": "requests within objectives: a second, of all, and those "
-    "within one of them",
+    "serve.goodput.requests_per_s|part|ttft_part|tpot_part": "requests within objectives: a second (the rate at which "
+    "requests come times their part; of a closed loop, over the whole run), of all, and those within one of them",
     "serve.tokens.*": "of prompts, those of them that others had left in HBM or in host memory, and of answers: in "
     "all, a second, GPU and node; dollars of a million",
     "serve.energy.joules|joules_per_million|joules_per_million_output": "of GPUs; of a million tokens, and of answers'",

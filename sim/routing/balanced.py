@@ -45,7 +45,8 @@ def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> L
 def spread(
     experts: int, groups: int, chosen_groups: int, chosen: int, score: str, ranks: int, gpus_per_node: int
 ) -> tuple[float, float]:
-    """Distinct nodes and distinct ranks a token reaches on average, experts laid out in order over ranks and nodes."""
+    """Distinct nodes and distinct ranks a token reaches on average, experts laid out in order over ranks and nodes, as
+    evenly as they go where ranks do not divide them (copies do then)."""
     random = np.random.Generator(np.random.Philox(key=experts * ranks + chosen))
     logits = random.standard_normal((SAMPLES, experts), dtype=np.float32)
     affinity = 1 / (1 + np.exp(-logits))  # softmax would order them alike
@@ -60,7 +61,7 @@ def spread(
         picks = allowed[rows, best_of // size] * size + best_of % size
     else:
         picks = _best(affinity, chosen)
-    rank = picks // (experts // ranks)
+    rank = picks * ranks // experts
     return _distinct(rank // gpus_per_node, -(-ranks // gpus_per_node)), _distinct(rank, ranks)
 
 

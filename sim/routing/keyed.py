@@ -6,12 +6,12 @@ import numpy as np
 
 Purpose = Literal[
     "popularity", "tokens", "loads", "bias", "gate", "jitter", "documents", "lengths", "arrivals", "drafts",
-    "failures", "answers", "prices",
+    "failures", "answers", "prices", "drift",
 ]  # fmt: skip
 """What is drawn: experts' popularity, tokens' affinities, loads without tokens, steps of the bias, a gate's moments,
 how far kernels vary, how long documents are; of serving, how long requests are, when they come, which drafts stand,
 when nodes fail; of reinforcement learning, how long answers are;
-of a served load, how wrong prices are."""
+of a served load, how wrong prices are, and how far a step's popularity of experts is from the one that is known."""
 
 WORD = (1 << 64) - 1
 

@@ -90,6 +90,12 @@ class OverlapForm(Form):
     parameters: bool | None = None
     """Whether parameters are gathered beside the forward that reads them, bucket by bucket, the next one ahead
     (Megatron's --overlap-param-gather). Unless said: with zero 2 and 3 of torch they are; else not."""
+    gather: Literal["aligned", "on_demand", "before"] | None = None
+    """When parameters that are gathered beside forward are asked for: aligned (by all positions when the step begins;
+    Megatron's --align-param-gather), on_demand (by each stage, for all of its own, when its first forward comes to
+    them, so that a first micro-batch waits for one stage after another) or before (a validation before each step has
+    gathered them, and the step does not again). Unless said: on_demand with megatron where positions hold one stage,
+    else aligned."""
     buckets: Annotated[int, *quantity("data", round)] | None = None
     """Bytes of gradients that are reduced at once (and parameters gathered), whole layers at least. Unless said:
     megatron 40 million parameters or a million a data-parallel rank, whichever is more; torch 25 MB (zero 0 and 1),

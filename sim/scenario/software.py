@@ -66,6 +66,12 @@ class StackForm(Form):
     by operation (moe_router_fusion off)."""
     gating: Literal["fp32", "bf16"] | None = None
     """Of megatron, in what a router's product is differentiated: bf16 (the default) or fp32 (moe_router_dtype)."""
+    permute: Literal["fused", "plain"] | None = None
+    """Of megatron with alltoall, how rows are put in the order of experts: fused (the default) or plain, operation by
+    operation and chunk by chunk (moe_permute_fusion off)."""
+    accumulation: Literal["fused", "added"] | None = None
+    """Of megatron: gradients of weights are added to those there in their products (fused, the default) or by a kernel
+    each behind them (added: gradient_accumulation_fusion off)."""
     bf16_first: Layers | None = None
     """Of megatron: layers at a model's beginning that multiply in BF16 whatever the precision (none unless said;
     num_layers_at_start_in_bf16 with first_last_layers_bf16)."""
@@ -116,11 +122,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
     if stack.cuda_graphs and stack.graphed:
         what = "steps that are graphs have no graphs of modules"
         yield ("stack.graphed", "stack.cuda_graphs"), f"{what}; legal: one of the two"
-    if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
-        what = "a rank that holds all experts dispatches nothing"
-        yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
-    if stack.fused_experts and scenario.precision != "mxfp8":
-        yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
+    yield from _mixed(stack, scenario)
     if stack.scales != Stack.scales and scenario.precision not in BLOCKS:
         yield ("stack.scales", "precision"), f"no scales of blocks to put in order; legal with: {', '.join(BLOCKS)}"
     if stack.casts != Stack.casts and scenario.precision != "nvfp4":
@@ -155,6 +157,18 @@ def _torchaos(scenario: Scenario) -> Iterator[Finding]:
     if scenario.precision == "mxfp8" and scenario.parallel.tensor > 1:
         what = "torchao's MXFP8 is not compiled over ranks that share a layer (pytorch/torchtitan issue 2401)"
         yield ("parallel.tensor", "stack", "precision"), f"{what}; legal: 1, or another precision"
+
+
+def _mixed(stack: Stack, scenario: Scenario) -> Iterator[Finding]:
+    """Options of mixtures that do not go with others."""
+    if stack.dispatcher != Stack.dispatcher and scenario.parallel.expert == 1:
+        what = "a rank that holds all experts dispatches nothing"
+        yield ("stack.dispatcher", "parallel.expert"), f"{what}; legal: alltoall, or parallel.expert 2 or more"
+    if stack.permute != Stack.permute and (stack.dispatcher != Stack.dispatcher or scenario.parallel.expert == 1):
+        what = "rows are put in order operation by operation where alltoall sends them alone"
+        yield ("stack.permute", "stack.dispatcher"), f"{what}; legal: fused, or alltoall and parallel.expert 2 or more"
+    if stack.fused_experts and scenario.precision != "mxfp8":
+        yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
 
 
 def _precise(scenario: Scenario) -> Iterator[Finding]:

@@ -225,13 +225,15 @@ class Overlap:
     """What runs beside what. expert: whether exchanges of a micro-batch do beside compute of another, in schedules that
     let a scenario choose (see sim.schedules.program.pairing); None: as the schedule has it by itself. tensor: whether
     what a tensor group exchanges goes chunk by chunk beside the products around it; None: it does not. gradients,
-    parameters: whether their reduction runs beside backward and their gather beside forward, bucket by bucket. buckets:
-    bytes of gradients of one. None of these: as the stack has it (see sim.layout.shards)."""
+    parameters: whether their reduction runs beside backward and their gather beside forward, bucket by bucket. gather:
+    when that is asked for, aligned, on_demand or before (see sim.layout.buckets). buckets: bytes of gradients of one.
+    None of these: as the stack has it (see sim.layout.shards)."""
 
     expert: bool | None = None
     tensor: bool | None = None
     gradients: bool | None = None
     parameters: bool | None = None
+    gather: str | None = None
     buckets: int | None = None
 
 

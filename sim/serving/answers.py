@@ -98,15 +98,24 @@ def _between_tokens(log: Log) -> dict[str, float | None]:
 
 
 def _goodput(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, float]:
-    """Requests that keep both objectives."""
+    """Requests that keep both objectives; a second: the load's own rate times their part, so that the end of a run, in
+    which no request comes any more, is not counted (too high at most by what the objectives allow an answer over the
+    time in which requests come). A closed loop's load is what it is answered: there it is those over the whole run."""
     limits = serve.objectives
     quick = log.first - log.arrival <= limits.ttft_ns
     steady = log.last - log.first <= limits.tpot_ns * np.maximum(1, asked.output - 1)
     kept = quick & steady
     return {
-        "requests_per_s": float(kept.sum()) / span, "part": float(kept.mean()),
+        "requests_per_s": float(kept.mean()) * _load(serve, log, span), "part": float(kept.mean()),
         "ttft_part": float(quick.mean()), "tpot_part": float(steady.mean()),
     }  # fmt: skip
+
+
+def _load(serve: Serve, log: Log, span: float) -> float:
+    """Requests a second: over the gaps between their arrivals; of a closed loop, or where all come at once, over the
+    whole run."""
+    count, gaps = len(log.arrival), int(log.arrival.max() - log.arrival.min()) / NS_PER_S
+    return count / span if serve.requests.arrivals == CLOSED or not gaps else (count - 1) / gaps
 
 
 def _tokens(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, float | int | None]:

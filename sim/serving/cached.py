@@ -5,6 +5,8 @@ from typing import NamedTuple
 TILE = 64
 """Rows of queries that tensor cores take at once (WGMMA's M); decoding kernels put the heads that share keys, and the
 new tokens of a sequence, side by side in them (FlashMLA, csrc; FlashAttention-3, `pack_gqa`)."""
+MASKED = "masked"
+"""Role of products of experts whose rows lie in places for as many as may come: DeepGEMM's masked layout."""
 BF16 = 2.0
 """Bytes of an element of queries and outputs."""
 

@@ -106,6 +106,8 @@ def _precision(serve: Serve) -> Iterator[Odd]:
         yield ("speculation", "depth"), f"{serve.model.name} has no prediction heads to draft by; legal: 0"
     if mixture is None and serve.routing.kind != "balanced":
         yield ("routing", "kind"), f"{serve.model.name} has no experts to choose; legal: balanced"
+    if mixture is None and serve.drift:
+        yield ("routing", "drift"), f"{serve.model.name} has no experts to choose; legal: 0"
 
 
 def _pool(serve: Serve, pool: Pool) -> Iterator[tuple[str, str]]:

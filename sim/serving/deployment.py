@@ -91,7 +91,7 @@ def deployed(serve: Serve, pool: Pool) -> Deployed:
     """An instance of a pool; what it takes for steps is kept for scenarios that change none of it."""
     decide = (
         serve.model, serve.node, serve.node.figures, serve.node.device.figures, serve.fabric, serve.precision,
-        serve.engine, serve.cache, serve.routing, serve.speculation.depth, serve.seed, serve.draw,
+        serve.engine, serve.cache, serve.routing, serve.drift, serve.speculation.depth, serve.seed, serve.draw,
         pool._replace(instances=1),
     )  # fmt: skip
     return _deployed(_Priced(repr(decide), serve, pool))
@@ -105,4 +105,4 @@ def _gating(serve: Serve, pool: Pool) -> Gating | None:
         return None
     routed = sum(unit.routed and not unit.beside for unit in own.units(serve.model))
     routing = replace(serve.routing, redundant_experts=pool.redundant_experts)
-    return Gating(mixture, pool.expert, serve.node.gpus, routing, serve.seed, routed)
+    return Gating(mixture, pool.expert, serve.node.gpus, routing, serve.seed, routed, serve.drift)

@@ -28,7 +28,8 @@ Counts = npt.NDArray[np.float64]
 
 class Gating(NamedTuple):
     """How tokens of an expert group choose. mixture: the gate; ranks of the group; routing: how popular experts are,
-    and how many have copies (placed by EPLB for that popularity); seed. routed: layers with experts."""
+    and how many have copies (placed by EPLB for that popularity); seed. routed: layers with experts. drift: standard
+    deviation of the logarithm by which tokens of a step like an expert more, or less, than copies were placed for."""
 
     mixture: Mixture
     ranks: int
@@ -36,6 +37,7 @@ class Gating(NamedTuple):
     routing: Routing
     seed: int
     routed: int
+    drift: float = 0.0
 
 
 def loads(gating: Gating, tokens: int, once: bool = False) -> tuple[Load, ...]:
@@ -46,7 +48,7 @@ def loads(gating: Gating, tokens: int, once: bool = False) -> tuple[Load, ...]:
     experts are hit than by 4 tokens of V3); copies share their expert's rows. Of tokens that come, each once, the
     expected number counts: thousands do.
     """
-    m, (liked, places) = gating.mixture, _placed(gating)
+    m, liked, places = gating.mixture, _drifted(gating), _placed(gating)[1]
     out, come = [], _arrivals(gating) if once else (Arrivals(),) * gating.routed
     for layer in range(gating.routed):
         random = generator(gating.seed, "tokens", layer, tokens)
@@ -66,9 +68,9 @@ class Arrivals(NamedTuple):
 @lru_cache(maxsize=8)
 def _arrivals(gating: Gating) -> tuple[Arrivals, ...]:
     """Of each routed layer."""
-    if gating.ranks == 1 or gating.routing.kind == BALANCED:
+    if gating.ranks == 1 or (gating.routing.kind == BALANCED and not gating.drift):
         return (Arrivals(),) * gating.routed
-    gate, (popular, places) = gate_of(gating.mixture), _placed(gating)
+    gate, popular, places = gate_of(gating.mixture), _drifted(gating), _placed(gating)[1]
     ranks = [where for where in places if where]
     nodes = [Hosts(where.expert, where.nodes, 1) for where in ranks]
     busiest = (reach(gate, popular, each).max(axis=1).tolist() for each in (ranks, nodes))
@@ -96,6 +98,20 @@ def _placed(gating: Gating) -> tuple[Counts, tuple[Hosts | None, ...]]:
         return liked, (None,) * gating.routed
     redundant, per_node = gating.routing.redundant_experts, min(gating.gpus_per_node, ranks)
     return liked, tuple(eplb.hosts(each, redundant, m.groups, ranks, per_node) for each in liked)
+
+
+@lru_cache(maxsize=8)
+def _drifted(gating: Gating) -> Counts:
+    """Popularity of each layer's experts in a step."""
+    liked = _placed(gating)[0]
+    if not gating.drift:
+        return liked
+    drawn = np.stack(
+        [generator(gating.seed, "drift", layer).standard_normal(liked.shape[1]) for layer in range(gating.routed)]
+    )
+    popular: Counts = liked * np.exp(gating.drift * drawn)
+    popular /= popular.mean(axis=1, keepdims=True)
+    return popular
 
 
 def _busiest(shares: Counts, ranks: int) -> Load:

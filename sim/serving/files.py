@@ -126,6 +126,7 @@ def _built(form: ServingForm, parts: Mapping[str, Any], overrides: tuple[str, ..
         Routing(drawn.kind, spread, drawn.max_vio, parts.get("histogram")), own.router,
         Speculation(**own.speculation.model_dump()), Objectives(own.objectives.ttft, own.objectives.tpot), asked,
         form.seed, own.gpu_hour or 0.0, watts, failing, own.engine, (), overrides, _hash(plain, parts, asked), plain,
+        drift=drawn.drift,
     )  # fmt: skip
     return replace(serve, unfelt=tuple(unfelt(own, serve)))
 

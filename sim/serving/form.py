@@ -70,6 +70,9 @@ class RoutingForm(Form):
     """How far the most popular expert is above the mean, of skewed routing."""
     histogram: Annotated[Any, WithJsonSchema({"type": ["string", "array"]})] = None
     """Tokens by layer and expert, of recorded routing: a file beside the scenario, or lists."""
+    drift: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """How unlike the popularity of experts in a step is to the one that copies are placed for: standard deviation of
+    the logarithm of their ratio."""
 
 
 class SpeculationForm(Form):

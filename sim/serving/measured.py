@@ -22,24 +22,24 @@ from hwmodels.memory import streaming
 from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
-from sim.serving.cached import BF16, TILE, Block, Cached, Notify, PerHead
+from sim.serving.cached import BF16, MASKED, TILE, Block, Cached, Notify, PerHead
 from sim.serving.values import SGLANG, TENSORRT_LLM
 
 FOLDER = Path(__file__).parent / "kernels"
 GRAPH = "_graph"
 """Ends the names of files whose rows were measured in replayed CUDA graphs: the gap before a kernel is in its time."""
 FILES = (
-    f"h200{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}", f"b200{GRAPH}", f"b300{GRAPH}", f"gb200{GRAPH}",
-    f"gb300{GRAPH}", "mi300x", "mi355x",
+    f"h200{GRAPH}", f"h200_deepgemm{GRAPH}", "h800", "h20", "h100", f"h100{GRAPH}", f"b200{GRAPH}", f"b300{GRAPH}",
+    f"gb200{GRAPH}", f"gb300{GRAPH}", "mi300x", "mi355x",
 )  # fmt: skip
 """Files, each of its card; a card's own that come first are asked first."""
 OF_ENGINES: dict[str, tuple[str, ...]] = {TENSORRT_LLM: (f"h200_trtllm{GRAPH}", f"b200_trtllm{GRAPH}")}
 """Engine -> files of kernels that it runs and others do not: asked before all others where it serves."""
 RACK = "gb"
 """Begins the names of cards of which a node has 72."""
-DONORS = ("h800", "h100", f"h100{GRAPH}")
+DONORS = ("h800", "h100", f"h100{GRAPH}", f"h200_deepgemm{GRAPH}")
 """Whose rows stand for cards without rows of a kind: DeepGEMM's and FlashMLA's of an H800, exchanges of H100s in a DGX
-on 400 Gb/s InfiniBand, the rest of an H100 in graphs."""
+on 400 Gb/s InfiniBand, the rest of an H100 in graphs, DeepGEMM's masked products of an H200."""
 DISPATCH_ROW, COMBINE_ROW, CHOSEN, GPUS = 7168 + 224 + 16, 14336, 8, 8
 """Of exchanges: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
 MLA, GQA = (576, 512), (128, 128)
@@ -89,9 +89,18 @@ def read_us(op: Op, where: Card) -> Reading:
     if isinstance(op, Cached) and op.fp8:
         plain = read_us(op._replace(fp8=False, element=BF16), where)
         return plain._replace(us=plain.us / FP8_ATTENTION)
+    op = _masked(op, where)
     file = _file(where.device.name, _kind(op), where.engine)
     over, distance = _over(file, op)
     return Reading(bound_us(op, where) * over, distance <= NEAR * NEAR, file)
+
+
+def _masked(op: Op, where: Card) -> Op:
+    """A masked product as a grouped one on a card that has rows of those, measured in that layout, and none apart."""
+    if not isinstance(op, GroupedGemm) or op.role != MASKED:
+        return op
+    own = {kind for file in _own(where.device.name, where.engine) for kind in _rows(file)}
+    return op._replace(role="fprop") if MASKED not in own and "grouped" in own else op
 
 
 def bound_us(op: Op, where: Card) -> float:
@@ -139,9 +148,9 @@ def _kind(op: Op) -> str:
         return "notify_combine" if op.combine else "notify_dispatch"
     if isinstance(op, Gemm):
         return "plain" if op.precision == "bf16" else "gemm"
-    return {GroupedGemm: "grouped", PerHead: "heads", Block: "experts", Collective: "allreduce", Memory: "stream"}[
-        type(op)
-    ]
+    if isinstance(op, GroupedGemm):
+        return MASKED if op.role == MASKED else "grouped"
+    return {PerHead: "heads", Block: "experts", Collective: "allreduce", Memory: "stream"}[type(op)]
 
 
 def _place(op: Op) -> tuple[float, ...]:
@@ -172,7 +181,7 @@ def _octaves(*sizes: float) -> tuple[float, ...]:
 
 def class_of(op: Op, where: Card) -> tuple[str, float]:
     """Rows that an operation's price rests on, by file and kind, and how wrong such prices are."""
-    kind = _kind(op)
+    kind = _kind(_masked(op, where))
     file = _file(where.device.name, kind, where.engine)
     return f"{file}: {kind}", spread(file, kind)
 
@@ -195,9 +204,14 @@ def spread(file: str, kind: str) -> float:
 @cache
 def _file(device: str, kind: str, engine: str) -> str:
     """The file that tells a kind on a device: its own, or a donor's."""
+    return next(file for file in (*_own(device, engine), *DONORS) if kind in _rows(file))
+
+
+@cache
+def _own(device: str, engine: str) -> tuple[str, ...]:
+    """Files of a device."""
     every: tuple[str, ...] = (*OF_ENGINES.get(engine, ()), *FILES)
-    own = [file for file in every if card(file).device.name == device]
-    return next(file for file in (*own, *DONORS) if kind in _rows(file))
+    return tuple(file for file in every if card(file).device.name == device)
 
 
 @cache
@@ -236,8 +250,8 @@ def _operation(kind: str, a: int, b: int, c: int, d: int) -> Op:
     """The operation of a row."""
     if kind in ("gemm", "plain"):
         return Gemm(a, b, c, precision="fp8" if kind == "gemm" else "bf16")
-    if kind == "grouped":
-        return GroupedGemm(a, a * b, c, d)
+    if kind in ("grouped", MASKED):
+        return GroupedGemm(a, a * b, c, d, role=MASKED if kind == MASKED else "fprop")
     if kind == "experts":
         return Block(a, b, c, d)
     if kind == "heads":

@@ -24,7 +24,7 @@ from sim.models.mixture import Mixture
 from sim.routing import balanced
 from sim.routing.balanced import PADDING
 from sim.serving.attention import post, product, reduced
-from sim.serving.cached import BF16, Block, Notify
+from sim.serving.cached import BF16, MASKED, Block, Notify
 from sim.serving.prices import Kernel, Uneven
 from sim.serving.rank import Batch, Load, Rank
 
@@ -80,9 +80,8 @@ def routed(rank: Rank, made: Made, batch: Batch, tokens: int, load: Load) -> lis
         return [Kernel("experts", Block(hits, rows, h, net.width))]
     ordered, summed = _sorted(rank, made, batch, tokens, rows, load)
     rows = _padded(rank, batch, rows, hits)
-    first, second = (
-        GroupedGemm(hits, rows, n, k, precision=rank.precision) for n, k in ((net.first, h), (h, net.width))
-    )
+    role = MASKED if rank.exchanges and rank.quantised and not batch.prefill else "fprop"
+    first, second = (GroupedGemm(hits, rows, n, k, role, rank.precision) for n, k in ((net.first, h), (h, net.width)))
     between = _between(rank, net, batch, rows)
     if rank.apart and rank.exchanges and not batch.prefill:
         # scales of all places that rows may have come to are brought in order for DeepGEMM's second product

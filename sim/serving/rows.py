@@ -138,6 +138,7 @@ def scenario(row: Row) -> Serve:
     }  # fmt: skip
     liked = row.get("liked")
     routing = {"kind": "recorded", "histogram": str(POPULARITY / f"{liked}.csv")} if liked else {}
+    routing |= {"drift": row.get("drift", 0.0)}
     serve = {
         "model": row.get("model", "deepseek_v3"), "node": row["cards"], "fabric": "ndr", "pools": [pool],
         "engine": row.get("engine", SGLANG),

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from hwmodels import pace
 from hwmodels.op import Gemm, norm
 from sim.models.blocks.made import Made
 from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
-from sim.serving import networks, paced
+from sim.serving import networks
 from sim.serving.attention import CORE, attention
 from sim.serving.experts import Gating, loads
 from sim.serving.overlap import Parts, overlapped_ns
@@ -65,14 +66,14 @@ class Stepper:
         key = "clock", batch
         if key not in self.known:
             cards = max(self.rank.expert, self.rank.tensor)
-            least = paced.least_ns(self.prices.device, self.joules(batch), cards)
+            least = pace.least_ns(self.prices.device, self.joules(batch), cards)
             there = dict[float, Stepper]()
 
             def taken(clock: float) -> int:
                 there[clock] = self._there(clock)
                 return there[clock].ns_here(batch)
 
-            self.known[key] = there[paced.clock(least, taken)]
+            self.known[key] = there[pace.clock(least, taken)]
         own: Stepper = self.known[key]
         return own
 

@@ -125,7 +125,8 @@ KIND = "serve"
 class Serve:
     """A serving scenario. cost: USD/s of a GPU, watts: that it draws at work, 0 where nobody says. engine: whose
     kernels run, where both were measured. draw: of how wrong prices are, 0: as they are (`sim.serving.draws`).
-    unfelt: a line for each key that was given and changes nothing. resolved: the same as plain values."""
+    drift: of experts' popularity (`sim.serving.experts.Gating`). unfelt: a line for each key that was given and changes
+    nothing. resolved: the same as plain values."""
 
     name: str
     model: ModelShape
@@ -149,6 +150,7 @@ class Serve:
     scenario_hash: str = ""
     resolved: dict[str, Any] = field(default_factory=dict, hash=False, repr=False)
     draw: int = 0
+    drift: float = 0.0
 
     def of(self, *kinds: str) -> tuple[Pool, ...]:
         """Pools that do something."""

@@ -37,7 +37,9 @@ def moved(rounds: Sequence[Round], direction: str, traffic: Traffic | None) -> l
     if traffic is None or not rounds:
         return list(rounds)
     out = [list(parts) for parts in rounds]
-    if traffic.forward if direction == "F" else traffic.backward:
+    if direction == "F" and traffic.forward and traffic.routed >= 0:
+        _on_demand(out, traffic.buckets[0], traffic.routed)
+    elif traffic.forward if direction == "F" else traffic.backward:
         _gather(out, direction, traffic)
     if direction == "B" and (traffic.reduce or traffic.sums):
         _reduce(out, traffic)
@@ -73,6 +75,23 @@ def _gather(out: list[list[Part]], direction: str, traffic: Traffic) -> None:
                 ]
             last = _open(out[first], direction, bucket, keys, copied) or last
         begins = first
+
+
+def _on_demand(out: list[list[Part]], bucket: Bucket, routed: int) -> None:
+    """What forward asks for when it comes to it: the parameters of a stage before its first unit, those of experts
+    behind the exchange that sends them their first tokens. routed: number of the first unit with experts."""
+    for experts, at, place in ((False, 0, OWN), (True, routed, None)):
+        kernels = tuple(_around(ring, op) for ring, op in bucket.gather if ring.experts == experts)
+        chain = sorted((part for part in out[at] if _computes(part, "F")), key=lambda part: part.place)
+        reader = next((n for n, part in enumerate(chain) if not experts or part.name.startswith("mlp")), -1)
+        if not kernels or reader < 0:
+            continue
+        before, name = chain[max(0, reader - 1)], f"{named_part(GATHER, bucket)}{' experts' * experts}"
+        after = (("F", before.name, before.layer),) if experts and reader else ()
+        own = before.place if place is None else place
+        out[at].append(Part(name, "F", bucket.layer, kernels, place=own, chained=False, after=after))
+        part = chain[reader]
+        out[at][out[at].index(part)] = part._replace(after=(*part.after, ("F", name, bucket.layer)))
 
 
 def _pieces(bucket: Bucket, whole: bool) -> list[tuple[str, tuple[Kernel, ...]]]:

@@ -43,9 +43,12 @@ NOTES = """\
 
 * Kernels are priced by torch's own tables of an H200 (`hwmodels/tables/h200/torch`), measured one by one with a cold L2
   cache. Where tensors stay in it from one kernel to the next (16 MB each in `sm_24L_1k8`), they are faster than that.
-* This is no blind test: that prices lie midway between a rested card and hungry company, and which chains tell the
-  host's time backward, was settled after these steps had been seen (3 to 14 % too slow at the company's end;
-  backward of `sm_24L_1k1` 37 % too slow by the first chains). No figure was fitted to them (DECISIONS.md, 98).
+* Products and attention have the clock that a step's own kernels leave under the power limit, by what each kernel drew
+  when it was timed alone (DECISIONS.md, 98). The runs' own clocks (one sample each, 1,515 to 1,980 MHz) would make
+  products take 1.00 to 1.17 times as long as on a rested card; simulated 1.00 to 1.15. Midway between a rested card and
+  the hungriest company, as prices were before, one card's steps came out 1.8 % too short on average, four cards' 5 %.
+* This is no blind test: which chains tell the host's time backward was settled after these steps had been seen
+  (backward of `sm_24L_1k1` 37 % too slow by the first chains). No figure was fitted to them.
 * Each run repeats one batch of random tokens, so most rows of its embedding have no gradient and no moments. The fused
   optimizer takes twice as long for them (divisions and roots of zeros), measured by itself: 193 us a launch on a rested
   card and 222 us after products, where others take 108 and 113. Each scenario says its part (`optimizer.unseen`); a run

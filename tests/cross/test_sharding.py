@@ -204,16 +204,21 @@ def test_updated_parameters_are_gathered_beside_the_first_forward() -> None:
     assert all(t.gather(bucket) < t.forward[1] for bucket in others)
 
 
-def test_stages_gather_while_they_wait_for_their_first_activations() -> None:
-    """All ask when the step begins: only the first stage of a pipeline has gathers in its first forward."""
-    more = {"parallel": {"pipeline": 2}, "overlap": {"parameters": True}, "schedule": "1f1b"}
+@pytest.mark.parametrize(("gather", "second"), [("aligned", 0), (None, 1)])
+def test_stages_gather_while_they_wait_for_their_first_activations_or_all_of_theirs_then(
+    gather: str | None, second: int
+) -> None:
+    """Aligned, all ask when the step begins, and only the first stage of a pipeline has gathers in its first forward;
+    Megatron Core without an interleaved schedule has one of a stage's whole there."""
+    more = {"parallel": {"pipeline": 2}, "overlap": {"parameters": True, "gather": gather}, "schedule": "1f1b"}
     plan = lay_out(scenario("megatron", nodes=4, **more))
     lowered = lower(plan, assembly.machine(plan))
     gathers = [
         [sum("gather" in phase.name for phase in kit.composition.phases) for kit in row if kit.composition]
         for row in lowered.kits
     ]
-    assert gathers[0][0] > 0 and not any(gathers[0][1:]) and not any(gathers[1])
+    assert gathers[0][0] > 0 and not any(gathers[0][1:])
+    assert gathers[1][0] == second and not any(gathers[1][1:])
 
 
 # --- bytes by hand ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,35 @@ def made(times):
     return library.measured("here", REFERENCE, rows, SPREADS)
 
 
+@pytest.mark.parametrize("widths", [(192, 192), (160, 160)])  # wider, and as wide in all
+def test_a_pair_of_widths_is_priced_by_rows_of_its_own(widths):
+    """Another pair is another kernel: here one that takes twice as long over its bound, at every length."""
+    own = [(Attention("backward", 1, 16, 2**n, 192, 128), 2.0) for n in range(10, 16)]
+    other = [(Attention("backward", 2, 16, 2**n, *widths), 4.0) for n in range(10, 16)]
+    asked = Attention("backward", 2, 16, 6000, 192, 128)
+    found = library.quote(made(own + other), asked, True, 100).us / library.bound_us(REFERENCE, asked)
+    assert found == pytest.approx(2.0, rel=0.1)
+
+
+def test_mla_comes_back_from_rows_of_its_widths():
+    """With a row left out, an H200's backward of 192 and 128; rows of 192 and 192, 1.7 times as slow, once made it 1.4
+    times as long."""
+    rows = [row for row in KERNELS.classes["attention", "backward", True, False] if row.row["qk"] == 192]
+    offs = []
+    for row in (row for row in rows if row.row["v"] == 128):
+        op = library.operation(row.row)
+        offs.append(library.quote(KERNELS, op, False, 132).us / row.row["us"] - 1)
+    assert median(offs) < 0.05 and max(offs) < 0.25
+
+
+def test_twice_the_heads_of_a_long_row_take_about_twice_its_time():
+    """Short sequences and few heads, slower over their bound, are further neighbours of 128 heads and count little."""
+    for direction in ("forward", "backward"):
+        half, whole = (Attention(direction, 4, heads, 4096, 192, 128) for heads in (16, 32))
+        us = KERNELS.exact[library.identity(half)]["us"]
+        assert library.quote(KERNELS, whole, False, 132).us == pytest.approx(2 * us, rel=0.03)
+
+
 # --- torch on an H200 -------------------------------------------------------------------------------------------------
 
 

@@ -28,9 +28,10 @@ TIDIED_TURNS, TIDIED_REFERENCE = 5, 2
 """How often a step does so where rollouts and updates take turns (the engine falls asleep, log-probabilities begin,
 optimizer states have gone, weights were sent, the trainer's have gone) and where a reference changes places
 (megatron_policy_worker.py and utils.py of nemo_rl/models/policy, and vLLM's allocator; NVIDIA-NeMo/RL v0.6.0)."""
-NAME = 0.2 * MICRO
-"""Seconds for one name of a list of experts' tensors that does not match: CPython 3.12, measured here (0.21 in the
-median of three runs over 768 names). vLLM's loaders go through that list for each tensor."""
+NAME = 0.06 * MICRO
+"""Seconds for one name of a list of experts' tensors that does not match: CPython 3.11, measured here (0.060 to 0.061
+in three runs over 768 names, each the shortest of seven; 0.04 by sgl-project/sglang pull request 19299: 179 million in
+6.67 s). vLLM's loaders go through that list for each tensor."""
 NAMES = 3 / 2
 """Names that are gone through, for each expert: of three tensors of each, half of the list on average."""
 RAY, RAY_RANK, RAY_NODE = 0.2 * MILLI, 0.03 * MILLI, 0.6 * MILLI

@@ -21,6 +21,8 @@ NEAR = 0.15
 SPREADS = {0.3: 667, 0.45: 644, 0.6: 621, 0.8: 597}
 """Sigma -> the median whose answers, cut off after 1,426 tokens, have a mean of 701 (of 2^20 draws)."""
 V3, DOUBLE, OFF = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A"
+MIXTURE = "NR-03-Q30"
+DENSE = ("NR-959-8B", "NR-959-70B", "NR-03-Q32")
 
 
 def page() -> str:
@@ -40,12 +42,18 @@ def page() -> str:
         v3_rollout_two=two.ours["parts_s"]["rollout"], v3_bubble=one.ours["update"]["bubble"],
         v3_bubble_two=two.ours["update"]["bubble"], v3_off=off.ours["step_s"],
         v3_reshard=_reshard_s(),
-        v3_states=_states_s(one), v3_states_two=_states_s(two), v3_missing=float(one.row["step_s"]) - step,
+        v3_states=_states_s(one), v3_states_two=_states_s(two), v3_missing=_missing_s(one),
         v3_sync=one.ours["parts_s"]["sync"],
         v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
-        v3_refit_rest=_published_s(V3, ["sync"]),
+        v3_missing_two=_missing_s(two), v3_missing_off=_missing_s(off), gb_missing=_missing_s(both["RL-NR-GB-128"]),
+        gb_missing_two=_missing_s(both["RL-NR-GB-256"]), v3_old=one.ours["parts_s"]["old_log_probs"],
+        q30_forward=_timed_forward(both[MIXTURE]), q30_update=both[MIXTURE].ours["parts_s"]["update"],
+        q30_forward_published=both[MIXTURE].row["parts"]["log_probs"],
+        q30_update_published=both[MIXTURE].row["parts"]["update"],
+        dense_forward=_errors(both, "log_probs"), dense_update=_errors(both, "update"),
+        v3_refit=sum(one.ours["parts_s"][part] for part in ("away", "sync")) + one.ours["parts_s"]["places"] / 2,
         v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error, v3_generation=_generation_s(one),
-        v3_else=step - _generation_s(one), v3_away=one.ours["parts_s"]["away"],
+        v3_away=one.ours["parts_s"]["away"],
         v3_decode_ms=one.ours["parts_s"]["rollout"] / learning(one.row).answers.most / MILLI, v3_forward=_forward(one),
         v3_update=one.ours["parts_s"]["update"],
     )  # fmt: skip
@@ -56,10 +64,17 @@ def _generation_s(each: Compared) -> float:
     return float(each.ours["parts_s"]["rollout"] + each.ours["parts_s"]["places"] / 2)
 
 
-def _published_s(row: str, parts: Sequence[str]) -> float:
-    """Published seconds of a single operation."""
-    operations = content()["operations"]
-    return float(next(each["seconds"] for each in operations if (each["row"], each["parts"]) == (row, parts)))
+def _missing_s(each: Compared) -> float:
+    """Published seconds of a step less ours."""
+    return float(each.row["step_s"]) - float(each.ours["step_s"])
+
+
+def _errors(both: Mapping[str, Compared], part: str) -> str:
+    """How far ours is off for dense models, least and most."""
+    dense = [both[row] for row in DENSE]
+    ours = [_timed_forward(each) if part == "log_probs" else each.ours["parts_s"][part] for each in dense]
+    off = sorted(own / each.row["parts"][part] - 1 for own, each in zip(ours, dense, strict=True))
+    return f"{off[-1]:+.0%} to {off[0]:+.0%}"
 
 
 def _reshard_s() -> float:
@@ -103,18 +118,24 @@ def _forward(each: Compared) -> float:
     return float(each.ours["parts_s"]["old_log_probs"] + each.ours["parts_s"]["reference_log_probs"])
 
 
+def _timed_forward(each: Compared) -> float:
+    """As NeMo-RL times them: the reference's weights come and go meanwhile (policy_and_reference_logprobs)."""
+    return _forward(each) + float(each.ours["parts_s"]["change"])
+
+
 def _parts(both: Iterable[Compared]) -> str:
     """Published seconds of parts beside ours."""
     names = {
-        "rollout": "rollout, until the engine sleeps", "log_probs": "log-probabilities", "update": "update",
-        "sync": "weights, and what makes room for them",
+        "rollout": "rollout, until the engine sleeps", "log_probs": "log-probabilities, with changes of places",
+        "update": "update", "sync": "weights, and what makes room for them",
     }  # fmt: skip
     rows = []
     for each in both:
         own = each.ours["parts_s"]
         refit, asleep = own["away"] + own["places"] / 2 + own["sync"], own["places"] / 2
         for key, published in each.row.get("parts", {}).items():
-            ours = {"log_probs": _forward(each), "sync": refit, "rollout": own["rollout"] + asleep}.get(key) or own[key]
+            timed = {"log_probs": _timed_forward(each), "sync": refit, "rollout": own["rollout"] + asleep}
+            ours = timed.get(key) or own[key]
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )

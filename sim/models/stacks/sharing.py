@@ -16,6 +16,9 @@ TENSOR, CONTEXT, EXPERT_TENSOR = "tensor", "context", "expert_tensor"
 """Words for whom a kernel meets."""
 SUMMED = "sum_chunks"
 """Name of what adds up chunks that came from other ranks."""
+PIPED = 4
+"""Parts of a product whose sums are piped (num_splits of all of NeMo's settings: NVIDIA/NeMo v2.5.0rc0,
+nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
 INPUT, END, GATHER = " input", " end", " gather"
 """Pieces of a half of a layer, backward: its first product, and what follows that; the input that its weights'
 gradient needs again."""
@@ -67,6 +70,17 @@ def drained(site: Shared, products: Callable[[Shared], list[Kernel]], name: str,
     others = chunk * (site.groups.tensor - 1)
     add = Kernel(SUMMED, Memory("reduce", site.own, site.groups.tensor * row, row))
     return [*chunk, scatter[0]._replace(ahead=len(others)), *others, add]
+
+
+def piped(site: Shared, product: Callable[[int], list[Kernel]], name: str, width: int) -> list[Kernel]:
+    """A product before the sum of its output, `PIPED` parts of its columns one after another: each is summed up beside
+    the next, in the kernel that fetches it, the last one behind all (TransformerEngine, CommOverlapBase,
+    split_overlap_rs). product: of so many columns."""
+    sizes = [width // PIPED] * (PIPED - 1) + [width - width // PIPED * (PIPED - 1)]
+    first, *others = [product(size) for size in sizes]
+    beside, behind = (summed(site, name, columns) for columns in (sum(sizes[:-1]), sizes[-1]))
+    rest = [kernel for kernels in others for kernel in kernels]
+    return [*first, beside[0]._replace(ahead=len(rest)), *rest, *behind]
 
 
 def _chunk(site: Shared) -> Shared:

@@ -49,8 +49,8 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope", "router", "gating", "bf16_first", "bf16_last", "bf16_prediction",
-            "attention_precision", "output_layer",
+            "scales", "casts", "rope", "router", "gating", "permute", "accumulation", "bf16_first", "bf16_last",
+            "bf16_prediction", "attention_precision", "output_layer",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True, turns=True,
@@ -89,6 +89,11 @@ kernel is off or knows no such rope (YaRN's with a factor: megatron/core pull re
 PLAIN_ROUTER, FP32_GATING = "plain", "fp32"
 """A mixture's router in single operations of torch (`moe_router_fusion` off, Megatron Core's default); gradients of its
 product in FP32 (`moe_router_dtype`)."""
+PLAIN_PERMUTE = "plain"
+"""Rows put in the order of ranks and experts by single operations of torch (`moe_permute_fusion` off)."""
+ADDED = "added"
+"""Gradients of weights are written by their products and added to what is there by a kernel each, which a hook of the
+parameter launches (`gradient_accumulation_fusion` off; megatron/core/distributed/distributed_data_parallel.py)."""
 FP8 = "fp8"
 """Attention in the recipe's own FP8 (`fp8_dot_product_attention`): of MXFP8 with its scales of blocks, which
 TransformerEngine 2.15 and later do, else with a scale a tensor."""
@@ -118,10 +123,10 @@ class Stack:
     transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
-    the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING. bf16_first,
-    bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision; bf16_prediction:
-    those of what predicts further tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT.
-    repeated:
+    the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING.
+    permute: fused, or PLAIN_PERMUTE. accumulation: fused, or ADDED. bf16_first, bf16_last: layers at a model's
+    beginning and end that multiply in BF16 whatever the precision; bf16_prediction: those of what predicts further
+    tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT. repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
     FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update. flat: what is sharded of a layer is one
     tensor (FullyShardedDataParallel; fully_shard's are tensors). metrics: numbers that each rank gathers of all others
@@ -145,6 +150,8 @@ class Stack:
     rope: str = "own"
     router: str = "fused"
     gating: str = "bf16"
+    permute: str = "fused"
+    accumulation: str = "fused"
     bf16_first: int = 0
     bf16_last: int = 0
     bf16_prediction: bool = False

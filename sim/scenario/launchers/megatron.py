@@ -232,9 +232,12 @@ def _routing(s: Settings) -> dict[str, Any]:
     return {"routing": "balanced"}
 
 
+BESIDE = {"gradients": "overlap_grad_reduce", "parameters": "overlap_param_gather"}
+
+
 def _overlap(s: Settings, parallel: Mapping[str, Any], interleaved: bool) -> dict[str, Any]:
     """Nothing overlaps unless said, but for messages of an interleaved schedule."""
-    answer = {"gradients": s.flag("overlap_grad_reduce"), "parameters": s.flag("overlap_param_gather")}
+    answer: dict[str, Any] = {name: s.flag(flag) for name, flag in BESIDE.items()}
     if "tensor" in parallel:
         answer["tensor"] = s.flag("tp_comm_overlap")
     if "expert" in parallel:
@@ -242,6 +245,9 @@ def _overlap(s: Settings, parallel: Mapping[str, Any], interleaved: bool) -> dic
     waits = s.flag("no_overlap_p2p_communication")
     if "pipeline" in parallel:
         answer["pipeline"] = interleaved and not waits
+        aligned = s.flag("align_param_gather", not s.flag("no_align_param_gather"))
+        if answer["parameters"] and interleaved and not aligned:
+            answer["gather"] = "on_demand"
     s.read |= {"tp_comm_overlap", "overlap_moe_expert_parallel_comm"}
     return answer
 

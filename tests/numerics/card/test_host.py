@@ -1,13 +1,14 @@
 """Loops over single operations of torch and of Python: they run on a CPU, and tell what the stack's constants name."""
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from numerics.card import host, host_python  # noqa: E402
+from numerics.card import host, host_native, host_python  # noqa: E402
 from sim.models.stacks.megatron import host as counted  # noqa: E402
 
 HOST = Path(host.__file__).parent / "hosts" / "h200.json"
@@ -24,6 +25,9 @@ TOLD = (
     "QUANTISED",
     "STORED",
     "SAVED",
+    "LISTED",
+    "CACHED",
+    "KEPT",
 )
 """Constants of the stack that a CPU's tensors tell too."""
 
@@ -60,3 +64,60 @@ def test_what_experts_ask_of_python_is_what_a_host_took():
     times = counted.UNIT["F"] / rows_us["unit_forward"]
     for name in ("ATTRIBUTE", "CALL", "QUANTISED", "STORED", "SAVED"):
         assert getattr(counted, name) == pytest.approx(times * rows_us[name.lower()])
+
+
+def test_what_a_third_host_took_is_brought_over_by_what_both_timed():
+    """The geometric mean over all that asks nothing of a GPU."""
+    first, third = (json.loads(HOST.with_name(name).read_text())["us"] for name in ("h200.json", "epyc.json"))
+    of_a_gpu = {"operation", "empty", "unit_forward", "unit_backward", "gradient", "backward_begin"}
+    shared = sorted(set(first) & set(third) - of_a_gpu)
+    ratio = statistics.geometric_mean(first[name] / third[name] for name in shared)
+    times = ratio * counted.UNIT["F"] / first["unit_forward"]
+    assert len(shared) == 13 and times == pytest.approx(counted.BESIDE, rel=0.005)
+    for name in ("PART", "READ", "WAY", "LISTED", "CACHED", "KEPT"):
+        assert getattr(counted, name) == pytest.approx(counted.BESIDE * third[name.lower()])
+    assert pytest.approx(counted.BESIDE * (third["handed"] + third["hooked"])) == counted.ADDED
+
+
+def test_a_weights_stand_in_is_told_once_its_gradient_was_added():
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    weight.added, weight.main, weight.grad = False, torch.zeros(2, 3), torch.zeros(2, 3)
+    group, empty = host_python.Group(), torch.zeros(2, 3)
+    with pytest.raises(ValueError):
+        host_python._hooked(weight, {weight: group})
+    assert host_python._handed(weight, {(2, 3, torch.float32): empty}) is empty
+    group.last = True
+    host_python._hooked(weight, {weight: group})
+    assert group.ready == {weight}
+
+
+def test_a_quantised_copy_is_looked_up_and_must_be_whole():
+    quantizers = [host_python.Quantizer() for _ in range(3)]
+    made = host_python.Quantised((4, 4), quantizers[0], *[torch.zeros(2)] * len(host_python.FIELDS))
+    module = host_python.Held(quantizers, {"weight0": made})
+    assert module.listed(2) == [quantizers[:2], quantizers[1:]]
+    assert module.copy_of(quantizer=quantizers[0], name="weight0", update=False) is made
+    made._rows = None
+    with pytest.raises(ValueError):
+        module.copy_of(quantizer=quantizers[0], name="weight0", update=False)
+
+
+def test_what_is_compiled_has_a_function_for_each_of_its_loops():
+    for name in ("parts", "fields", "ways"):
+        assert f" {name}(const " in host_native.SOURCE
+
+
+def test_each_compiled_loop_is_one_more_less_one(monkeypatch):
+    """The library stands in for itself: a microsecond for each that it is given."""
+
+    class Library:
+        def parts(self, buffer, count):
+            return float(count)
+
+        def fields(self, tensors):
+            return 2.0 * len(tensors)
+
+        ways = fields
+
+    monkeypatch.setattr("torch.utils.cpp_extension.load_inline", lambda *args, **kwargs: Library())
+    assert dict(host_native.native(lambda call: call())) == {"part": 1.0, "read": 2.0, "way": 2.0}

@@ -4,6 +4,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from numerics.kernels import attention as kernels  # noqa: E402
+from numerics.kernels import flash_backward  # noqa: E402
 from numerics.kernels.compile import compiler_available  # noqa: E402
 from numerics.kernels.launches import recorded, variants  # noqa: E402
 from numerics.reference import attention as reference  # noqa: E402
@@ -166,3 +167,23 @@ def test_what_the_backward_pass_starts_with(b, s, h, width, d):
     expected, cleared = reference.backward_prepare(do, o, d)
     torch.testing.assert_close(delta, expected, rtol=1e-5, atol=1e-4)
     assert zeros.dtype == torch.float32 and torch.equal(zeros, cleared)
+
+
+@pytest.mark.parametrize("s, d", [(200, 192), (64, 128)])
+def test_tiles_of_dq_are_put_back(s, d):
+    """A tile is in the order in which a warpgroup holds 64 x 64 sums: thread t of warp w has rows 16 w + t / 4 and the
+    one 8 below, columns 2 (t % 4) and the next of every 8; of each thread those four of the first 8 columns, then of
+    the next (PTX ISA, wgmma: matrix fragments)."""
+    batch, heads = 2, 3
+    rows = -(-s // 128) * 128
+    sums = torch.arange(batch * heads * rows * d, dtype=torch.float32).remainder(251).reshape(batch * heads, rows, d)
+    place = torch.arange(4096)
+    thread, four = place // 4 % 128, place % 4
+    row = 16 * (thread // 32) + thread % 32 // 4 + 8 * (four // 2)
+    column = 8 * (place // 512) + 2 * (thread % 4) + four % 2
+    blocks = sums.reshape(batch * heads, rows // 64, 64, d // 64, 64).transpose(2, 3)
+    tiles = blocks[..., row, column].contiguous()
+    dq = torch.empty(batch, s, heads, d, dtype=torch.bfloat16)
+    assert tiles.numel() == flash_backward.room(dq)
+    flash_backward._round[(tiles.numel() // flash_backward.TILE,)](tiles, dq, s, heads, 0.5, D=d)
+    assert torch.equal(dq, (sums[:, :s] / 2).bfloat16().reshape(batch, heads, s, d).transpose(1, 2))

@@ -84,6 +84,20 @@ def test_bits_repeat_unless_asked_otherwise():
     assert not variants(backward(flash_backward.Form(ordered=False)))[1].constants["ORDERED"]
 
 
+def abreast(causal=True, **sizes):
+    q, k, v, _ = operands(**sizes)
+    return flash_backward.abreast(q, k, v, causal, flash_backward.DEFAULT)
+
+
+def test_programs_go_abreast_where_l2_cannot_keep_what_two_waves_visit():
+    """Heads of their own and pairs that no mask cuts go at one speed as they are."""
+    eight = {"heads": 64, "shared": 8, "d": 128}
+    assert abreast(**eight) and abreast(**eight, b=4)
+    assert not abreast(**eight, causal=False) and not abreast(**eight, s=2048)
+    assert not abreast(heads=64, shared=8, d=64, dv=64) and not abreast(heads=32, shared=8, d=128)
+    assert abreast(heads=32, shared=8, d=128, s=8192) and not abreast(s=65536)
+
+
 @pytest.mark.parametrize("blocks, heads, sms", [(32, 128, 132), (1, 3, 132), (8, 1, 4), (5, 7, 11)])
 def test_every_tile_is_dealt_once_and_evenly(blocks, heads, sms):
     s = blocks * flash.ROWS

@@ -8,6 +8,7 @@ next program when what they brought has landed, which may be any time before tha
 came before it is lost.
 """
 
+import itertools
 import random
 from types import SimpleNamespace
 
@@ -38,7 +39,7 @@ class Program:
     def __init__(self, card, number):
         gl_of(number, card)
         self.card = card
-        self.group, self.key, self.pairs, self.start, self.step = flash_backward._place.fn(
+        self.group, self.key, self.pairs, self.start, self.step, self.back = flash_backward._place.fn(
             card.sizes, card.causal, True
         )
         self.made, self.places, self.empty = [[0, -1], [0, -1]], [None] * 4, [0] * 4
@@ -47,13 +48,13 @@ class Program:
         """Sequence, head and first row of each block of queries, in order, and how many add to it before."""
         _, _, heads, shared_by, *_ = self.card.sizes
         groups = heads // shared_by
-        for one in range(shared_by):
-            for number in range(self.pairs):
-                pair = self.start + number * self.step
-                before = flash_backward._before.fn(pair, self.key, self.step, self.card.sizes, self.card.causal)
-                for slot in range(2):
-                    where = self.group // groups, self.group % groups * shared_by + one, pair + 64 * slot
-                    yield where, slot, before + self.card.off
+        outers, inners = flash_backward._loops.fn(self.pairs, self.card.sizes)
+        for outer, inner in itertools.product(range(outers), range(inners)):
+            pair, one = flash_backward._visited.fn(outer, inner, self.start, self.step, self.card.sizes)
+            before = flash_backward._before.fn(pair, self.key, self.back, self.card.sizes, self.card.causal)
+            for slot in range(2):
+                where = self.group // groups, self.group % groups * shared_by + one, pair + 64 * slot
+                yield where, slot, before + self.card.off
 
     def place(self, slot, index):
         """Where a warpgroup's part lies that it makes when at a slot: heads of 128 have two places each."""
@@ -131,12 +132,11 @@ def run(seed, room=None, off=0, width=None):
     causal, width = shape.random() < 0.7, width or shape.choice((64, 128, 192))
     queries = shape.choice((128, 256, 384, 512))
     keys = queries + (shape.choice((0, 128)) if causal else shape.choice((-128, 0, 128)) * (queries > 128))
-    shared_by, batch = shape.choice((1, 2)), shape.choice((1, 2))
+    shared_by, batch, abreast = shape.choice((1, 2)), shape.choice((1, 2)), shape.choice((0, 1))
     heads, blocks = shared_by * shape.choice((1, 2, 3)), -(-keys // KEYS)
     groups = heads // shared_by * batch
-    card = Card(
-        (queries, keys, heads, shared_by, blocks, min(shape.choice((1, 2, 4)), groups), groups), causal, width, off
-    )
+    together = min(shape.choice((1, 2, 4)), groups)
+    card = Card((queries, keys, heads, shared_by, blocks, together, groups, abreast), causal, width, off)
     room = room or order.choice((1, 2, 3, 8))
     begun, running = iter(range(blocks * groups)), []
     while True:
@@ -167,7 +167,7 @@ def test_any_order_of_programs_ends_and_adds_in_one_order():
     as one program at a time."""
     for seed in range(120):
         card = run(seed)
-        queries, _, _, shared_by, _, _, groups = card.sizes
+        queries, _, _, shared_by, _, _, groups, _ = card.sizes
         assert len(card.landed) == groups * shared_by * queries // 64 * {64: 1, 128: 2, 192: 3}[card.width]
         for place, came in card.landed.items():
             assert came == expected(card, *place[:3]), (seed, place, came)
@@ -175,7 +175,7 @@ def test_any_order_of_programs_ends_and_adds_in_one_order():
 
 def expected(card, sequence, head, row):
     """Blocks of keys in the order in which they add to a block of queries."""
-    queries, keys, heads, shared_by, blocks, together, _ = card.sizes
+    queries, keys, heads, shared_by, blocks, together, _, _ = card.sizes
     last = min((row // 128 * 128 + 127 + keys - queries) // KEYS, blocks - 1) if card.causal else blocks - 1
     rising = (sequence * heads + head) // shared_by // together % 2
     return list(range(last + 1))[:: 1 if rising else -1]
@@ -189,3 +189,33 @@ def test_a_counter_that_lets_go_too_early_is_seen():
     with pytest.raises(AssertionError, match="nobody can go on"):
         for seed in range(40):
             run(seed, off=1)
+
+
+def hits(heads, shared, abreast, room=160):
+    """The part of visits to a pair of blocks of queries, of one causal sequence of 4,096 on 132 SMs, that find it among
+    the last `room` that were visited (least recently used goes), if every visit takes as long."""
+    card = Card((4096, 4096, heads, heads // shared, 32, 4, shared, abreast), True, 128)
+    walks = iter([[where for where, slot, _ in Program(card, i).blocks() if slot] for i in range(32 * shared)])
+    running, kept, found = [iter(next(walks)) for _ in range(132)], dict[object, None](), []
+    while running:
+        for place, walk in [*enumerate(running)]:
+            where = next(walk, None)
+            if where is None and (more := next(walks, None)) is not None:
+                running[place] = iter(more)
+                where = next(running[place])
+            if where is None:
+                running.remove(walk)
+                continue
+            found.append(where in kept)
+            kept[where] = kept.pop(where, None)
+            if len(kept) > room:
+                del kept[next(iter(kept))]
+    assert len(found) == heads * 32 * 33 // 2
+    return sum(found) / len(found)
+
+
+def test_programs_of_heads_that_share_keys_meet_in_l2():
+    """128 KiB a visit (Q, dO and FP32 dQ of 128 queries of 128 columns); L2 keeps at least 20 MB (160 of them)."""
+    assert hits(64, 8, abreast=1) > 0.9
+    assert hits(64, 8, abreast=0) < 0.2
+    assert hits(16, 16, abreast=0) > 0.9  # heads of their own go one after another

@@ -22,7 +22,7 @@ SHORT = "serve.requests.count=60"
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(draws, "DRAWS", 2)
+    monkeypatch.setattr(draws, "DRAWS", 3)
 
 
 @cache

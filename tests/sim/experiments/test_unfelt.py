@@ -67,7 +67,7 @@ VALUES = {
     "parallel.context": 4, "parallel.context_kind": "all_gather", "parallel.expert_tensor": 2,
     "parallel.order": "cp-tp-dp-ep-pp", "overlap.tensor": "true", "parallel.zero": 0, "parallel.shard": 1,
     "parallel.no_sync": "true",
-    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB",
+    "overlap.gradients": "true", "overlap.parameters": "true", "overlap.buckets": "1 GB", "overlap.gather": "before",
     "overlap.pipeline": "false",
 }  # fmt: skip
 """Another value than any of the scenarios has."""
@@ -78,8 +78,8 @@ ELSEWHERE = {
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
     "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded", "stack.fused_experts",
     "stack.norms", "stack.scales", "stack.casts", "stack.early_stop", "stack.rope", "stack.router",
-    "stack.gating", "stack.bf16_first", "stack.bf16_last", "stack.bf16_prediction", "stack.attention_precision",
-    "stack.output_layer",
+    "stack.gating", "stack.permute", "stack.accumulation", "stack.bf16_first", "stack.bf16_last",
+    "stack.bf16_prediction", "stack.attention_precision", "stack.output_layer",
     "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips", "stack.flat", "stack.metrics",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
     "schedule.group",  # likewise: of interleaved stages

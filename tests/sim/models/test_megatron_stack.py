@@ -54,11 +54,24 @@ def test_a_dense_layer_is_fused():
     own = on()
     names = [kernel.name for kernel in kernels(own, block(own), "F")]
     assert names == [
-        "input_norm", "qkv", "query_copy", "rope_q", "rope_k", "memset", "sdpa", "proj", "residual",
+        "input_norm", "qkv", "query_copy", "rope_q", "rope_k", "memset", "seed", "sdpa", "proj", "residual",
         "mlp_norm", "fc1", "swiglu", "fc2", "residual",
     ]  # fmt: skip
     assert [k.name for k in kernels(own, block(own), "W")] == ["fc2_wgrad", "fc1_wgrad", "proj_wgrad", "qkv_wgrad"]
     assert all(k.op.result == "fp32" for k in kernels(own, block(own), "W"))
+
+
+def test_gradients_that_no_product_adds_are_added_by_small_kernels():
+    """Of norms, behind the kernel that finishes each: products add those of their weights themselves."""
+    names = [kernel.name for kernel in kernels(on(), block(on()), "B")]
+    added = [name for name in names if name.endswith("_added")]
+    assert added == ["mlp_norm_bwd_added", "input_norm_bwd_added"]
+    assert all(names[names.index(name) - 1] == name.replace("_added", "_finish") for name in added)
+
+
+def test_attention_in_single_operations_asks_for_no_seed():
+    plain = on(stack={"name": "megatron", "attention": "unfused"})
+    assert "seed" not in [kernel.name for kernel in kernels(plain, block(plain), "F")]
 
 
 def test_plain_rope_is_its_single_operations():

@@ -435,15 +435,31 @@ def test_halves_of_tensors_are_made_contiguous_before_a_rings_steps():
 
 
 @pytest.mark.parametrize(("precision", "tensor", "chunked", "lent"), [
-    ("bf16", 4, True, 16), ("bf16", 4, False, 0), ("fp8_current", 4, True, 0), ("bf16", 1, True, 0),
+    ("bf16", 4, True, {"proj": 24, "fc2": 16}), ("bf16", 4, False, {}), ("fp8_current", 4, True, {}),
+    ("bf16", 1, True, {}),
 ])  # fmt: skip
 def test_products_lend_sms_to_the_sums_beside_them(precision, tensor, chunked, lent):
     said = {"overlap": {"tensor": chunked}} if tensor > 1 else {}
     own = built(tensor=tensor, more={**said, "precision": precision})
     layer = launched(own, [next(unit for unit in own.units if unit.block)])
-    lending = {k.name for k in layer if isinstance(k.op, Gemm) and k.op.lent}
-    assert lending == ({"proj", "fc2"} if lent else set())
-    assert all(k.op.lent == lent for k in layer if k.name in ("proj", "fc2"))
+    assert {(k.name, k.op.lent) for k in layer if isinstance(k.op, Gemm) and k.op.lent} == set(lent.items())
+
+
+def test_sums_of_bf16_products_are_piped_by_columns():
+    """Four parts of the columns, three summed up beside the next ones and the last behind all, by no kernel of their
+    own; in FP8 chunks of tokens go round and are added up."""
+    own, ring = (built(tensor=8, more={"overlap": {"tensor": True}, "precision": p}) for p in ("bf16", "fp8_current"))
+    hidden, tokens = own.site.shape.hidden, own.site.tokens
+    layer = launched(own, [next(unit for unit in own.units if unit.block)], "F")
+    first = next(i for i, k in enumerate(layer) if k.name == "fc2")
+    names = [k.name for k in layer[first : first + 6]]
+    assert names == ["fc2", "scatter_fc2", "fc2", "fc2", "fc2", "scatter_fc2"]
+    assert {(k.op.m, k.op.n) for k in layer if k.name == "fc2"} == {(tokens, hidden // 4)}
+    sums = [k for k in layer if k.name == "scatter_fc2"]
+    assert [k.op.size for k in sums] == [tokens * 2 * hidden * 3 / 4, tokens * 2 * hidden / 4]
+    assert [k.ahead for k in sums] == [3, 0] and "sum_chunks" not in {k.name for k in layer}
+    others = launched(ring, [next(unit for unit in ring.units if unit.block)], "F")
+    assert Counter(k.name for k in others)["fc2"] == 8 and "sum_chunks" in {k.name for k in others}
 
 
 def test_a_product_that_lends_sms_takes_longer_and_no_longer_beside():

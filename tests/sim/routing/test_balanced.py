@@ -50,6 +50,7 @@ def test_exact_cases():
     assert balanced.spread(16, 1, 1, 16, "sigmoid", 16, 8) == (2.0, 16.0)
     assert balanced.spread(16, 4, 1, 4, "sigmoid", 4, 1) == (1.0, 1.0)  # one group is one rank is one node
     assert balanced.spread(16, 4, 1, 2, "softmax", 16, 4)[1] == 2.0
+    assert balanced.spread(16, 1, 1, 16, "sigmoid", 6, 2) == (3.0, 6.0)  # ranks that do not divide experts
 
 
 @settings(max_examples=25, deadline=None)

@@ -18,7 +18,7 @@ from sim.scenario.values import Routing
 from sim.serving.experts import Gating, loads
 from sim.serving.networks import exchange, routed
 from sim.serving.rank import Batch, Load
-from sim.serving.rows import POPULARITY
+from sim.serving.rows import POPULARITY, instance, rows
 from tests.sim.serving.instances import stepper
 
 V3 = Mixture(256, 8, 8, 4, "sigmoid")
@@ -52,6 +52,24 @@ def test_copies_that_stay_in_their_node_leave_nodes_unlike() -> None:
     assert told == pytest.approx(0.80, abs=0.02)
     free = gating("sglang_prefill", 32, 32)._replace(gpus_per_node=32)
     assert np.mean([1 / load.above for load in loads(free, 524_288)]) > 0.95
+
+
+def test_a_steps_answers_choose_unlike_what_copies_were_placed_for() -> None:
+    """SGLang's page (eplb-throughput-vs-imbalance.png, read off at every step from 13 to 89): the mean rank of 72 has
+    0.875 of the busiest one's rows, on average over layers, in the run whose throughput is published. Tokens that chose
+    as copies were placed for would have 0.93, by chance alone. Prompts of experts that are liked alike drift too."""
+    own = gating("sglang_decode", 72, 32)
+    told = [np.mean([1 / load.above for load in loads(own._replace(drift=drift), 72 * 256)]) for drift in (0.0, 0.085)]
+    assert told == pytest.approx([0.93, 0.875], abs=0.006)
+    even = stepper("h100x8", 1, 32).gating
+    assert even and all(load.reached > 1 < load.received for load in loads(even._replace(drift=0.1), 65_536, once=True))
+
+
+def test_another_drift_is_another_price() -> None:
+    """An instance's prices are kept for scenarios that change none of them."""
+    own = next(row for row in rows() if row["id"] == "SG-DC-2K")
+    steps = [instance({**own, "drift": drift}).grid.decoding.ns(Batch(256, 1, 2050.0)) for drift in (0.0, 0.3)]
+    assert steps[1] > 1.1 * steps[0]
 
 
 def test_tokens_reach_a_node_once() -> None:

@@ -58,6 +58,7 @@ def test_all_mistakes_come_at_once_with_their_lines(tmp_path: Path) -> None:
         (["serve.requests={arrivals: trace, file: x.csv, prompt: 5}"], "requests that arrive by trace have none"),
         (["serve.routing={kind: sampled, max_vio: 2}"], "sampled routing has none; legal with routing.kind: skewed"),
         (["serve.routing.kind=skewed"], "missing; skewed routing needs it"),
+        (["serve.routing.drift=0.1"], "has no experts to choose; legal: 0"),
         (["serve.failures.mtbf=0 s"], "found 0 s; legal: above 0, or no failures where none happen"),
         (["serve.pools=[{does: prefill}]"], "found prefill; legal: pools that do both"),
         (["serve.pools.0.tensor=3"], "model.heads 32 cannot be divided by tensor 3"),

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwmodels import device, power, unlike
+from hwmodels import device, pace, power, unlike
 from hwmodels.op import Attention, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO, NS_PER_S, TERA
 from sim.scenario.values import Routing
@@ -57,13 +57,13 @@ def test_joules_are_those_of_metered_kernels() -> None:
     plain = [drawn("bursts", row, 2.0 * row["m"] * row["n"] * row["k"]) for row in bursts if row["op"] == "gemm"]
     forward = [row for row in bursts if row["op"] == "attention" and row["direction"] == "forward"]
     attends = [drawn("bursts", row, attended(row)) for row in forward]
-    for each, told in ((scaled, paced.FP8_J), (plain, paced.BF16_J), (attends, paced.ATTENTION_J)):
+    for each, told in ((scaled, pace.BLOCKS_J), (plain, pace.BF16_J), (attends, pace.ATTENTION_J)):
         assert statistics.median(one for one in each if one is not None) == pytest.approx(told, rel=0.03)
     watts = [
         row["loaded"]["power.draw"] - power.IDLE_W
         for row in bursts if row["op"] == "memory" and "loaded" in row and "Adam" not in row["name"]
     ]  # fmt: skip
-    assert len(watts) == 8 and statistics.median(watts) == pytest.approx(paced.MEMORY_W, rel=0.01)
+    assert len(watts) == 8 and statistics.median(watts) == pytest.approx(pace.MEMORY_W, rel=0.01)
 
 
 def test_products_between_additions_slow_as_their_joules_say() -> None:
@@ -72,10 +72,10 @@ def test_products_between_additions_slow_as_their_joules_say() -> None:
         if not each["counts"][0]:
             continue
         product_s, share = each["burst_us"][0] * MICRO, each["share"]
-        of_product = paced.BF16_J * 2 * 8192 * 14336 * 4096 / product_s
-        joules = share * of_product + (1 - share) * paced.MEMORY_W
-        least = paced.least_ns(device.load("h200"), joules, 1)
-        told = paced.clock(least, lambda clock, part=share: round((part * clock + 1 - part) * NS_PER_S))
+        of_product = pace.BF16_J * 2 * 8192 * 14336 * 4096 / product_s
+        joules = share * of_product + (1 - share) * pace.MEMORY_W
+        least = pace.least_ns(device.load("h200"), joules, 1)
+        told = pace.clock(least, lambda clock, part=share: round((part * clock + 1 - part) * NS_PER_S))
         assert told == pytest.approx(each["us"][0] / each["burst_us"][0], rel=0.09)
 
 
@@ -87,11 +87,11 @@ def test_a_card_within_its_limit_is_as_fast_as_a_rested_one() -> None:
     def alone(clock: float) -> int:
         return round(clock * NS_PER_S)
 
-    assert paced.clock(paced.least_ns(own, 0.9 * left, 32), alone) == 1.0
-    one, many = (paced.clock(paced.least_ns(own, 2 * left, cards), alone) for cards in (1, 32))
+    assert pace.clock(pace.least_ns(own, 0.9 * left, 32), alone) == 1.0
+    one, many = (pace.clock(pace.least_ns(own, 2 * left, cards), alone) for cards in (1, 32))
     assert one == pytest.approx(math.sqrt(2), rel=1e-4)
     assert many == pytest.approx(math.sqrt(2) * unlike.off(own, 32).ratio, rel=1e-4) and many > one
-    assert paced.least_ns(device.load("b200"), 1e9, 32) == 0.0
+    assert pace.least_ns(device.load("b200"), 1e9, 32) == 0.0
     assert paced.attention_rested(device.load("b200")) == 1.0
     assert paced.attention_rested(own) == pytest.approx(1 / paced.TRAINING)
 
@@ -106,7 +106,7 @@ def test_what_shortens_a_step_at_every_clock_shortens_it(joules: float, waits: l
         def taken(clock: float, most: float = wait) -> int:
             return round(max(clock + reads, most) * NS_PER_S)
 
-        clock = paced.clock(joules * NS_PER_S, taken)
+        clock = pace.clock(joules * NS_PER_S, taken)
         assert clock == 1 or clock * taken(clock) == pytest.approx(joules * NS_PER_S, rel=2e-5)
         ends.append(taken(clock))
     assert ends[0] <= ends[1] * (1 + 2e-5)
@@ -115,8 +115,8 @@ def test_what_shortens_a_step_at_every_clock_shortens_it(joules: float, waits: l
 def test_a_product_draws_for_what_it_multiplies_and_others_for_their_sms() -> None:
     product, copy = Gemm(8192, 7168, 16384), Memory("copy", 8192, 14336.0, 14336.0)
     assert paced.joules(product, 10**6, 1.0) == paced.joules(product, 10**6, 0.5) == 0.67 / TERA * product.flop()
-    assert paced.joules(copy, 10**9, 0.5) == pytest.approx(paced.MEMORY_W / 2)
-    assert paced.joules(product, 10**9, 1.0, peaks_bound=False) == pytest.approx(paced.MEMORY_W)
+    assert paced.joules(copy, 10**9, 0.5) == pytest.approx(pace.MEMORY_W / 2)
+    assert paced.joules(product, 10**9, 1.0, peaks_bound=False) == pytest.approx(pace.MEMORY_W)
     assert paced.joules(PerHead(128, 8192, 512, 128), 1, 1.0) > paced.joules(
         GroupedGemm(128, 128 * 8192, 512, 128), 1, 1.0
     )

@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_and_another_another() -> None:
     assert (one.last == again.last).all() and not (one.last == other.last).all()
 
 
-def test_more_bandwidth_never_lowers_goodput() -> None:
+def test_faster_memory_keeps_more_objectives() -> None:
     """At equal load, with prefill and decode apart."""
     pools = {"does": "prefill"}, {"does": "decode"}
     content = document(poisson(300, 12.0, VARIED, ANSWERS), *pools, objectives={"ttft": "400 ms", "tpot": "9 ms"})

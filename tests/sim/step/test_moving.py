@@ -131,3 +131,27 @@ def test_what_ranks_tell_each_other_ends_a_pass() -> None:
     assert forward.forward_out == len(forward.phases) - 1 and needs(forward, "amax(F)") == {"head(F)"}
     assert names(backward).count("amax(B)") == 3 and names(backward)[backward.backward_out] == "amax(B)"
     assert "amax(B)" not in names(compose("W", (), UNITS, parts, (None, traffic)))
+
+
+ROUTED = (Unit("dense", 0, True), Unit("moe", 1, True, True), Unit("moe", 2, True, True))
+EXPERTS = Ring(0, True, 1.0, 2, 1)
+
+
+def exchanging(unit: Unit, direction: str) -> tuple[Part, ...]:
+    sent = Kernel("send", Collective("all_to_all", 8.0, 4, 1), COMMUNICATION)
+    routed = [("dispatch", sent), ("mlp", TICK), ("combine", sent)] if unit.routed else [("mlp", TICK)]
+    named = enumerate([("attn", TICK), *routed])
+    return tuple(Part(name, direction, unit.layer, (each,), place=place) for place, (name, each) in named)
+
+
+def test_a_forward_that_asks_for_its_parameters_waits_for_all_of_them_and_for_experts_where_it_needs_them() -> None:
+    """Megatron Core without aligned gathers: one bucket of a stage, and one of its experts, asked for behind their
+    first dispatch."""
+    around = tuple((ring, Collective("all_gather", 8.0, ring.ranks, 1)) for ring in (RING, EXPERTS))
+    moves = Moves(1, "never", "first", True, True, False, False, False)
+    traffic = Traffic((Bucket((0, 1, 2), "dense", 0, 4.0, around, ()),), True, False, False, moves, routed=1)
+    forward = compose("F", ROUTED, (), exchanging, (traffic, None))
+    assert names(forward, COMMUNICATION)[:3] == ["gather(F)0", "dispatch(F)1", "gather experts(F)0"]
+    assert needs(forward, "attn(F)0") == {"gather(F)0"} and needs(forward, "gather(F)0") == set()
+    assert needs(forward, "gather experts(F)0") == {"dispatch(F)1"}
+    assert "gather experts(F)0" in needs(forward, "mlp(F)1") and "gather experts(F)0" not in needs(forward, "mlp(F)2")

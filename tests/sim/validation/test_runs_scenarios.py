@@ -81,7 +81,8 @@ EXPECTED = {
         },
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 2, "expert": 32},
         "schedule": {"name": "interleaved", "chunks": 4}, "placement": V3_LAYOUT, "batch": batch(15360, 4096),
-        "recompute": {"modules": ["mlp"]}, "overlap": {**REDUCED, "expert": True, "buckets": "268435456 B"},
+        "recompute": {"modules": ["mlp"]},
+        "overlap": {**REDUCED, "expert": True, "buckets": "268435456 B", "gather": "on_demand"},
         "states": {"gradients": "bf16"},
     },
     # a proxy of 12 layers, heads for tokens over a node
@@ -221,6 +222,11 @@ def test_what_a_row_says_of_overlap_reaches_its_scenario():
     overlap = mapped(ROWS["MLP-026"]).scenario.overlap
     assert (overlap.gradients, overlap.parameters, overlap.tensor) == (True, True, True)
     assert overlap.buckets == 1_610_000_000
+
+
+def test_parameters_of_mlperfs_v3_are_gathered_stage_by_stage_or_by_the_validation_before():
+    said = {name: mapped(ROWS[name]).scenario.overlap.gather for name in ("MLP6-006", "MLP6-009", "MLP6-010")}
+    assert said == {"MLP6-006": "on_demand", "MLP6-009": "before", "MLP6-010": None}
 
 
 @pytest.mark.parametrize(("name", "expected"), [

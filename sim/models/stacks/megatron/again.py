@@ -21,7 +21,7 @@ from sim.models.stacks.again import Words
 from sim.models.stacks.context import AROUND
 
 WHOLE = ("*", "!*_norm", "!residual")
-ATTENTION = {"core_attention": ("sdpa*", *AROUND)}
+ATTENTION = {"core_attention": ("sdpa*", "seed", *AROUND)}
 WORDS: Words = {
     Heads: ATTENTION,
     Latent: {

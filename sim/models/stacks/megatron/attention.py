@@ -5,7 +5,7 @@ from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
 from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
-from sim.models.stacks.megatron.attention_formats import quantised
+from sim.models.stacks.megatron.attention_formats import quantised, seeded
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
     bias_gradients,
@@ -29,12 +29,14 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
     out = [*normed(site, "input_norm", site.own, h), *first(site, "qkv", heads.qkv, h)]
     if heads.shared != heads.queries:  # queries of a group lie apart
         out += [Kernel("query_copy", copy(t, heads.q))]
-    if heads.normed:
-        out += plain_norm("q_norm", t * heads.queries, heads.width) + plain_norm(
-            "k_norm", t * heads.shared, heads.width
-        )
+    if heads.normed:  # keys lie apart too, and a norm reads what lies together
+        out += [
+            *plain_norm("q_norm", t * heads.queries, heads.width),
+            Kernel("key_copy", copy(t, heads.shared * heads.width)),
+            *plain_norm("k_norm", t * heads.shared, heads.width),
+        ]
     out += [*_turned(site, heads, ""), *quantised(site, "", (heads.q, *[(heads.qkv - heads.q) // 2] * 2))]
-    out += attention(site, operations(site, heads, "forward"))
+    out += seeded(attention(site, operations(site, heads, "forward")))
     return [*out, *last(site, "proj", h, heads.q), fused("residual", site.own, h, 2, 1)]
 
 

@@ -10,7 +10,7 @@ gradients of the three are BF16, the gradient of its output is quantised before 
 """
 
 from hwmodels.formats import MXFP8, PLAIN_BF16, PLAIN_E4M3, Layout
-from hwmodels.op import Memory, copy, small
+from hwmodels.op import Attention, Memory, copy, small
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared, precision
 
@@ -40,6 +40,13 @@ def _by_blocks(name: str, rows: int, width: int) -> list[Kernel]:
     scales = 2 * (out - width * MXFP8.element.bits / 8)
     cast = Kernel(name, Memory("cast_transpose", rows, row, 2 * out))
     return [cast, Kernel(f"{name}_order", Memory("elementwise", rows, scales, scales))]
+
+
+def seeded(kernels: list[Kernel]) -> list[Kernel]:
+    """Forward's, each behind a small one for its seed, dropped or not (csrc/extensions/attention.cpp, fused_attn_fwd:
+    philox_unpack). Attention in single operations asks for none."""
+    seed = Kernel("seed", small("tiny"), host=0.0)
+    return [each for kernel in kernels for each in ([seed, kernel] if isinstance(kernel.op, Attention) else [kernel])]
 
 
 def kept(site: Shared, plain: float, width: int) -> float:

@@ -8,7 +8,17 @@ from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron.casts import casting, quantised
-from sim.models.stacks.megatron.linear import first, first_dgrad, first_wgrad, fused, norm_backward, plain_norm
+from sim.models.stacks.megatron.linear import (
+    BF16,
+    first,
+    first_dgrad,
+    first_wgrad,
+    fused,
+    gradient,
+    norm_backward,
+    plain_norm,
+    summed_up,
+)  # fmt: skip
 from sim.models.stacks.sharing import END, GATHER, INPUT, collective, gathered, piece, summed
 from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
 
@@ -53,7 +63,7 @@ def _head(site: Shared, direction: str) -> list[Kernel]:
     if site.stack.output_layer == MXFP8_OUTPUT and casting(site):
         return _quantised_head(site, direction)
     if direction == "W":
-        product = [Kernel("head_wgrad", Gemm(v, h, t, "wgrad", "bf16"))]
+        product = [Kernel("head_wgrad", gradient(site, v, h, BF16)), *summed_up(site, "head", v * h)]
         return [*piece(site, GATHER, gathered(site, "x_head_again", x)), *piece(site, INPUT, product)]
     if direction == "F":
         logits = Kernel("head", Gemm(t, v, h, "fprop", "bf16"))
@@ -113,7 +123,8 @@ def _projection(site: Shared, direction: str) -> list[Kernel]:
     tokens."""
     t, h = site.own, site.shape.hidden
     if direction == "W":
-        return [Kernel("projection_wgrad", Gemm(h, 2 * h, t, "wgrad", "bf16"))]
+        product = Kernel("projection_wgrad", gradient(site, h, 2 * h, BF16))
+        return [product, *summed_up(site, "projection", 2 * h * h)]
     if direction == "F":
         norms = plain_norm("hidden_norm", t, h) + plain_norm("next_norm", t, h)
         product = Kernel("projection", Gemm(t, h, 2 * h, "fprop", "bf16"))

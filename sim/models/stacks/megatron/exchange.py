@@ -8,13 +8,26 @@ will cause a CPU sync"), but not backward, where they are known.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Collective, Memory, permute, small
+from hwmodels.op import AllToAll, Collective, Memory, copy, permute, small
 from sim.models.blocks.experts import Experts
 from sim.models.layer import COMMUNICATION, Kernel
 from sim.models.stacks import exchange
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import ONCE
-from sim.models.stacks.megatron.host import AWAITED, COUNTED, EXCHANGED, FUSED, PERMUTED, work
+from sim.models.stacks.megatron import unfused
+from sim.models.stacks.megatron.host import (
+    AWAITED,
+    COUNTED,
+    DISPATCHED,
+    EXCHANGED,
+    FUSED,
+    GATHERED,
+    LAUNCH,
+    MAPPED,
+    PERMUTED,
+    work,
+)  # fmt: skip
+from sim.models.stacks.stack import PLAIN_PERMUTE
 
 INDEX = 4
 """Bytes of a row's place."""
@@ -40,6 +53,9 @@ def exchanged(site: Shared, experts: Experts, what: str, direction: str) -> list
         layout = Kernel("dispatch_layout", small("dispatch_layout", site.own, 4.0 * experts.number), COMMUNICATION)
         before = _mapped_routing(site, experts) if site.stack.dispatcher == "hybridep" else [layout]
         waiting = [*before[:-1], before[-1]._replace(waits=True)] if first else []
+        if site.stack.dispatcher == "hybridep":
+            launch = DISPATCHED if first else FUSED[direction]
+            return [*waiting, *_fenced(site, sent._replace(host=work(launch, direction)), direction)]
         return [*waiting, sent._replace(host=work(FUSED[direction], direction))]
     sent = sent._replace(host=work(EXCHANGED[direction], direction))
     likely = sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))
@@ -58,7 +74,28 @@ def _mapped_routing(site: Shared, experts: Experts) -> list[Kernel]:
     read = 2.0 * experts.number / site.group_nodes
     write = (INDEX * domain + (INDEX + 1) * site.local_experts) / site.group_nodes
     scan = Memory("elementwise", site.own * site.group, read, write)
-    return [Kernel("gather_routing", gather, COMMUNICATION), Kernel("dispatch_layout", scan, COMMUNICATION)]
+    return [
+        Kernel("gather_routing", gather, COMMUNICATION, host=work(GATHERED, "F")),
+        *[Kernel("layout_zeros", small("tiny"), COMMUNICATION, host=work(LAUNCH, "F"))] * 2,
+        Kernel("dispatch_layout", scan, COMMUNICATION, host=work(MAPPED, "F")),
+        Kernel("rows_padded", small("tiny"), COMMUNICATION, host=0.0),
+    ]
+
+
+def _fenced(site: Shared, sent: Kernel, direction: str) -> list[Kernel]:
+    """HybridEP's exchange between its small kernels: flags raised, ranks of the domain met before and behind, and nodes
+    (hybrid_ep_backend.cuh, `dispatch` and `combine`); what goes to other nodes is copied to where NICs read it
+    (executor.cu, dispatch_preprocess)."""
+    small_one = Kernel("flags", small("tiny"), COMMUNICATION, host=work(LAUNCH, direction))
+    before = [small_one, small_one._replace(name="ranks_met")]
+    behind = [small_one._replace(name="ranks_met")]
+    if site.group_nodes > 1:
+        assert isinstance(sent.op, AllToAll)
+        own = copy(site.own, site.shape.sent)
+        row = small_one._replace(name="rows_to_send", op=own)
+        before = [*([row] if sent.op.direction == "dispatch" else []), *before]
+        behind = [*behind, small_one._replace(name="nodes_met")]
+    return [*before, sent, *behind]
 
 
 def _probabilities(site: Shared, experts: Experts) -> Collective:
@@ -72,12 +109,10 @@ def _counted(site: Shared, experts: Experts) -> list[Kernel]:
     size = COUNT * experts.number * site.group
     gather = Collective("all_gather", size, site.group, site.group_nodes)
     sums = [Kernel("counts", small("tiny"), COMMUNICATION, host=0.0)] * SUMS
-    host = work(COUNTED + PERMUTED["F"] + AWAITED, "F")
-    waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=host, waits=True)
+    gathered = Kernel("gather_counts", gather, COMMUNICATION, host=0.0)
+    waiting = Kernel("counts_to_host", small("tiny"), COMMUNICATION, host=work(COUNTED + AWAITED, "F"), waits=True)
+    if site.stack.permute == PLAIN_PERMUTE:
+        return [*sums, gathered, *unfused.rows(site, experts.number), waiting]
     rows = mapped("permute", site.own, site.rows, site.shape.sent)
-    return [
-        *sums,
-        Kernel("gather_counts", gather, COMMUNICATION, host=0.0),
-        waiting,
-        *(k._replace(host=0.0) for k in rows),
-    ]
+    waiting = waiting._replace(host=waiting.host + work(PERMUTED["F"], "F"))
+    return [*sums, gathered, waiting, *(k._replace(host=0.0) for k in rows)]

@@ -10,6 +10,7 @@ from sim.models.blocks.experts import Experts
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.exchange import likely_bytes
+from sim.models.stacks.megatron import unfused
 from sim.models.stacks.megatron.casts import casting, quantised
 from sim.models.stacks.megatron.clamp import clamped, clamped_backward
 from sim.models.stacks.megatron.exchange import mapped
@@ -27,6 +28,7 @@ from sim.models.stacks.megatron.linear import (
     wgrad,
 )  # fmt: skip
 from sim.models.stacks.sharing import gathered, row_collective, summed
+from sim.models.stacks.stack import PLAIN_PERMUTE
 
 
 def _permuted(site: Shared) -> list[Kernel]:
@@ -36,16 +38,23 @@ def _permuted(site: Shared) -> list[Kernel]:
         waiting = Kernel("counts_to_host", small("tiny"), waits=True)
         return [waiting, *mapped("permute", site.received, site.rows, row)]
     if site.stack.dispatcher == "alltoall":
-        return _sorted(site, "F")
+        return _sorted(site, "F", likely=True)
     if site.stack.dispatcher == "hybridep":  # its own kernel, launched with the exchange
         return [Kernel("permute", permute(site.received, site.rows, row, PLAIN_BF16), host=0.0)]
     return mapped("permute", site.received, site.rows, row)
 
 
-def _sorted(site: Shared, direction: str) -> list[Kernel]:
-    """Chunks of rows copied to another order (`sort_chunks_by_idxs`), as between ranks' order and experts'."""
+def _plain(site: Shared) -> bool:
+    return site.stack.permute == PLAIN_PERMUTE and site.group > 1
+
+
+def _sorted(site: Shared, direction: str, likely: bool = False) -> list[Kernel]:
+    """Chunks of rows copied to another order (`sort_chunks_by_idxs`), as between ranks' order and experts'. likely:
+    with their probabilities, which is the same kernel where it is fused."""
     if site.group == 1 or site.stack.dispatcher != "alltoall" or site.local_experts == 1:
         return []
+    if _plain(site):
+        return unfused.ordered(site, direction, likely)
     copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
     return [Kernel("sort_rows", copied, host=work(SORTED[direction], direction))]
 
@@ -73,7 +82,8 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     activation = [*clamped(site, experts), activate(site.expert_rows, net)]
     out += [*_around(site, activation, *products), *added(site, experts)]
     out += [*_padded(site, "F"), *_scattered(site, "rows")]
-    out += [*_sorted(site, "F"), _unpermuted(site, "unpermute", "F")]
+    out += _sorted(site, "F")
+    out += unfused.summed(site, "unpermute") if _plain(site) else [_unpermuted(site, "unpermute", "F")]
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
@@ -107,13 +117,17 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
         out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
         out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
     sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
-    back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=work(PERMUTED["B"], "B"))
+    launch = 1.0 if _plain(site) else work(PERMUTED["B"], "B")
+    back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=launch)
     out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
     out += added_backward(site, experts)
     products = (("experts_fc2", row, net.width), ("experts_fc1", net.first, row))
     gradients = [grouped(site, *each, "dgrad") for each in products]
     out += _around(site, [activate_backward(site.expert_rows, net), *clamped_backward(site, experts)], *gradients)
     out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
+    if _plain(site):
+        sums = [*unfused.summed(site, "permute_bwd"), *unfused.likely_backward(site, experts.number)]
+        return [*out, *_sorted(site, "B", likely=True), *sums]
     summed_up = _unpermuted(site, "permute_bwd", "B")
     if isinstance(summed_up.op, Memory):  # HybridEP's writes a whole row of probabilities' gradients for each
         likely = likely_bytes(site, experts) * site.received / max(site.rows, 1)

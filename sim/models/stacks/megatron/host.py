@@ -4,8 +4,8 @@ Numbers are of single operations on an H200's host (Intel Xeon, two processes, t
 64 x 64, chains of 60, host's clock, nothing waited for, median of 25 (`numerics.card.host` runs the loops). How many of
 them a module does is counted in its source: TransformerEngine 2.9, pytorch/module/grouped_linear.py,
 csrc/extensions/gemm.cpp and cast.cpp, common/gemm/cublaslt_gemm.cu; Megatron Core, transformer/moe/router.py,
-moe_utils.py and token_dispatcher.py. Of the Python between them only what each expert asks for is counted, so what is
-here is the least that a host does.
+moe_utils.py, token_dispatcher.py and fused_a2a.py; HybridEP's csrc/hybrid_ep/executor/executor.cu (94a9f8f). Of the
+Python between them only what each expert asks for is counted, so what is here is the least that a host does.
 """
 
 from typing import NamedTuple
@@ -47,6 +47,18 @@ ATTRIBUTE, CALL = 0.39 * LATER, 0.09 * LATER
 QUANTISED, STORED, SAVED = 6.08 * LATER, 2.26 * LATER, 1.28 * LATER
 """A tensor of a class of its own made around four others, with a copy of what quantised it; the same as a plain object;
 the four taken out of it to be kept, and put back."""
+BESIDE = 1.755 * LATER
+"""The same for a third host without a GPU (AMD EPYC, torch 2.13, rows in numerics/card/hosts/epyc.json, `--compiled`):
+the geometric mean over what both of these hosts timed that asks nothing of a GPU, 0.5 to 3.5."""
+PART, READ, WAY = 0.29 * BESIDE, 1.3 * BESIDE, 0.42 * BESIDE
+"""In TransformerEngine's C++: a tensor made over a part of a buffer, with its object in Python (but for what the driver
+is asked about its pointer); the fields of a quantised tensor read, and those of a quantizer."""
+LISTED, CACHED, KEPT = 0.16 * BESIDE, 0.47 * BESIDE, 0.15 * BESIDE
+"""An expert's quantizers put into lists and told what to make; its weight's quantised copy looked up and checked; a
+tensor more that a function keeps and is given back."""
+ADDED = 0.48 * BESIDE + 0.4 * BESIDE
+"""What stands for the gradient of a weight whose own was added where it is kept, and what a hook of Megatron Core does
+with it, but for the view and the hook's call (`GRADIENT`)."""
 REPLAYED = 25.0
 """A graph replayed: a function of its own, and a launch (as `Function` and an operation)."""
 
@@ -70,9 +82,14 @@ class Grouped(NamedTuple):
     wgrad: float
 
 
-def grouped(experts: int, quantised: bool = False) -> Grouped:
-    """A product an expert and pass, by a loop over cuBLAS on four streams; what each expert asks of Python beside."""
-    each, half, own = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT, _python(quantised)
+ONE_SCALE, BY_BLOCK = "one scale", "by block"
+"""How tensors of experts are quantised: each with one scale, made one by one, or with scales of blocks, in bulk."""
+
+
+def grouped(experts: int, quantised: str = "", both: bool = True) -> Grouped:
+    """A product an expert and pass, by a loop over cuBLAS on four streams; what each expert asks for beside it.
+    quantised: "" where they are not. both: whether a tensor has rows and columns."""
+    each, half, own = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT, _beside(quantised, both)
     return Grouped(
         LINEAR["F"] - PRODUCT + STREAMS + experts * (each + ARGUMENT + own.forward),
         half + STREAMS + experts * (each + own.dgrad),
@@ -80,13 +97,23 @@ def grouped(experts: int, quantised: bool = False) -> Grouped:
     )
 
 
-def _python(quantised: bool) -> Grouped:
-    """Of an expert: its weight found by name. Quantised: usages of what quantises its rows, its weight and its output's
-    gradient set, rows made a tensor of a class of its own (`internal` false), and a plain object backward; both they
-    and the weight's taken apart to be kept and put together again."""
+def _beside(quantised: str, both: bool) -> Grouped:
+    """Of an expert (TransformerEngine 2.9 to 2.16): its weight found by name, its part of the output made, its rows,
+    its weight and that weight's quantised copy kept; its gradient's stand-in.
+
+    Quantised: usages of what quantises its rows, its weight and its output's gradient set; those listed, and read from
+    C++; rows quantised, data and scales of each side parts of a buffer under a plain object (`bulk_allocate_...`), or
+    tensors of their own under one of a class of its own (`internal` false), but backward; the weight's copy looked up;
+    both taken apart to be kept and put together again; both sides of each product read."""
     if not quantised:
-        return Grouped(ATTRIBUTE, 0.0, 0.0)
-    return Grouped(ATTRIBUTE + 4 * CALL + QUANTISED + SAVED, 2 * CALL + STORED + SAVED, 0.0)
+        return Grouped(ATTRIBUTE + PART + 3 * KEPT, PART, ADDED)
+    sides = 2 if both else 1
+    made, backward = 2 * sides * PART + STORED, 2 * sides * PART + STORED
+    if quantised == ONE_SCALE:
+        made, backward = (sides + 1) * EMPTY + QUANTISED, (sides + 1) * EMPTY + STORED
+    read = 2 * READ + PART
+    forward = ATTRIBUTE + 4 * CALL + LISTED + WAY + made + CACHED + read + SAVED + 4 * KEPT
+    return Grouped(forward, 2 * CALL + WAY + backward + read + SAVED, 2 * READ + ADDED)
 
 
 ROUTED = {"F": FUNCTION["F"] + PRODUCT + 2 * EMPTY, "B": FUNCTION["B"] + 2 * PRODUCT + 2 * EMPTY + GRADIENT}
@@ -102,6 +129,8 @@ PERMUTED = {"F": function("F", 0, 5) + 4 * TRITON, "B": function("B", 0, 2) + TR
 """Rows in the order of experts: three kernels of maps, and the permute."""
 SORTED = {"F": function("F", 0, 3) + 2 * TRITON, "B": function("B", 0, 2) + TRITON}
 """Chunks of rows in another order: a map, and the copy."""
+SELECTED = 2 * OPERATION + 4 * LAUNCH + 3 * EMPTY + 6 * VIEW + COPIED + AWAITED
+"""masked_select: the mask's places (counted, which is waited for; prefixed, chosen, written) and what is there."""
 PADDED = {"F": function("F", 1, 1), "B": function("B", 1, 1)}
 """Rows of each expert padded for scales of blocks, or unpadded: one kernel over all."""
 COUNTED = 9 * OPERATION + 8 * VIEW + SENT["all_gather"] + SIDE + 4 * COPIED + EMPTY
@@ -110,3 +139,14 @@ EXCHANGED = {d: FUNCTION[d] + EMPTY + SENT["all_to_all"] for d in "FB"}
 """An all-to-all of rows, or of their probabilities."""
 FUSED = {"F": function("F", 3, 6), "B": function("B", 3, 3)}
 """A dispatch or combine of DeepEP or HybridEP (fused_a2a.py): metadata, the exchange, and a permute, from C++."""
+GATHERED = FUNCTION["F"] + EMPTY + SENT["all_gather"]
+MAPPED = 10 * EMPTY + 2 * LAUNCH + AWAITED
+DISPATCHED = 2 * EMPTY + 2 * LAUNCH
+"""HybridEP's dispatch forward: who chose what, gathered; maps and counts, in tensors of their own, by a kernel, and a
+small one, whose end is waited for; the exchange, and a permute."""
+
+
+def chunks(number: int) -> float:
+    """Microseconds of so many chunks cut out of a tensor and put together again (torch.split, torch.cat), or of their
+    gradients, which is the same the other way round."""
+    return 2 * OPERATION + number * (PIECE + ARGUMENT)

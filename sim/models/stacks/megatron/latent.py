@@ -13,7 +13,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.cudnn import latent as attends
-from sim.models.stacks.megatron.attention_formats import quantised
+from sim.models.stacks.megatron.attention_formats import quantised, seeded
 from sim.models.stacks.megatron.casts import normed, transposed
 from sim.models.stacks.megatron.linear import (
     dgrad,
@@ -43,7 +43,7 @@ def forward(site: Shared, a: Latent) -> list[Kernel]:
     out += [*normed(site, "kv_norm", own, a.kv_rank), *_gathered(site, "kv", a.kv_rank)]
     out += [*gathered(site, "k_rope", PLAIN_BF16.row_bytes(a.rotary)), *product(site, "kv_up", a.kv, a.kv_rank)]
     out += [fused("rope_q", t, a.q, 1, 1, "rope"), fused("rope_kv", t, a.kv + a.heads * a.rotary, 1, 1, "rope")]
-    out += [*quantised(site, "", (a.q, a.q, a.out)), *attention(site, [attends(site, a, "forward")])]
+    out += [*quantised(site, "", (a.q, a.q, a.out)), *seeded(attention(site, [attends(site, a, "forward")]))]
     return [*out, *last(site, "proj", h, a.out), fused("residual", own, h, 2, 1)]
 
 

@@ -12,12 +12,11 @@ from sim.models.layer import Kernel, Part, Unit
 from sim.models.stacks import layers
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.layers import Block
-from sim.models.stacks.megatron import attention, experts, feed_forward, latent, mamba, router
+from sim.models.stacks.megatron import attention, experts, feed_forward, graphs, latent, mamba, router
 from sim.models.stacks.megatron.again import WORDS
 from sim.models.stacks.megatron.ends import end
 from sim.models.stacks.megatron.exchange import exchanged
 from sim.models.stacks.megatron.formats import of_unit
-from sim.models.stacks.megatron.host import REPLAYED, work
 from sim.models.stacks.megatron.linear import dgrad, linear, norm_backward, plain_norm, wgrad
 
 BLOCKS: dict[type, ModuleType] = {
@@ -31,29 +30,15 @@ def parts(site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, .
     return layers.parts(STACK, of_unit(site, unit), made, unit, direction)
 
 
-WORDS_OF = {Heads: "attention", Latent: "attention", Network: "network", Experts: "", Mamba: "mamba"}
-"""Kind of block -> the word that says that it is a graph; mixtures are none, for their shapes are not known before."""
-
-
 def _block(site: Shared, block: Block, direction: str) -> list[Kernel]:
     module = BLOCKS[type(block)]
     kernels = {"F": module.forward, "B": module.backward, "W": module.weight}[direction](site, block)
-    return _replayed(site, WORDS_OF[type(block)], kernels, direction)
-
-
-def _replayed(site: Shared, word: str, kernels: list[Kernel], direction: str) -> list[Kernel]:
-    """Kernels that one graph launches, where the module is one: the first pays for it, backward that of gradients of
-    inputs and weights together."""
-    if word not in site.stack.graphed:
-        return kernels
-    idle = [kernel._replace(host=0.0) for kernel in kernels]
-    first = work(REPLAYED, direction) if direction != "W" else 0.0
-    return [idle[0]._replace(host=first), *idle[1:]] if idle else []
+    return graphs.of_block(site, block, kernels, direction)
 
 
 def _gate(site: Shared, made: Made, direction: str) -> list[Kernel]:
     passes = {"F": router.gate, "B": router.gate_backward, "W": router.gate_weight}
-    return _replayed(site, "router", passes[direction](site, made), direction)
+    return graphs.of_gate(site, made, passes[direction](site, made), direction)
 
 
 def _post_norm(site: Shared, direction: str) -> list[Kernel]:

@@ -6,8 +6,11 @@ from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.megatron import host
 from sim.models.stacks.megatron.casts import apart, casting, one_scale, ordered, quantised, ways
-from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, summed
+from sim.models.stacks.sharing import GATHER, INPUT, drained, fed, gathered, piece, piped, summed
+from sim.models.stacks.stack import ADDED
 
+BF16, FP32_SUMS = "bf16", "fp32"
+"""What a product of a weight's gradient writes, or adds to."""
 HOST = {"F": host.work(host.LINEAR["F"], "F"), "B": host.work(host.LINEAR["B"] / 2, "B")}
 """The host's work for a product of TransformerEngine's Linear; backward makes two."""
 
@@ -38,18 +41,21 @@ def first(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     return [*_ordered(site, name, n, k), *fed(site, gather, lambda at: _product(at, name, n, k))]
 
 
-LENT = 16
-"""SMs that a product in BF16 leaves to the sum of its output beside it, where that goes chunk by chunk
+LENT = {"proj": 24}
+LENT_BY_OTHERS = 16
+"""SMs that a product in BF16, by its name, leaves to the sum of its output beside it, where that goes part by part
 (TransformerEngine 2.1, pytorch/module/base.py, initialize_ub: method pipeline, num_sm, set_sm_margin). NeMo's settings
-for H100s and B200s are 8 to 32; those in FP8 send round a ring instead, by one SM (NVIDIA/NeMo v2.5.0rc0,
-nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
+of H100s are 24 for attention's (16 at a width of 6,144) and 8 to 24 for the network's; those in FP8 send round a ring
+instead, by one SM (NVIDIA/NeMo v2.5.0rc0, nemo/collections/llm/recipes/tp_overlap_configs/userbuffers.py)."""
 
 
 def last(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """The last one: [tokens, k] -> sums of each rank's own tokens, or of all."""
     before = [*quantised(site, f"x_{name}", site.tokens, k), *_ordered(site, name, n, k)]
-    lent = LENT if site.groups.chunked and site.groups.sequence and casting(site) is None else 0
-    return before + drained(site, lambda at: _lending(_product(at, name, n, k), lent), name, n)
+    if not (site.groups.chunked and site.groups.sequence and casting(site) is None):
+        return before + drained(site, lambda at: _product(at, name, n, k), name, n)
+    lent = LENT.get(name, LENT_BY_OTHERS)
+    return before + piped(site, lambda columns: _lending(_product(site, name, columns, k), lent), name, n)
 
 
 def _lending(kernels: list[Kernel], lent: int) -> list[Kernel]:
@@ -110,10 +116,24 @@ def _turned(site: Shared, name: str, width: int) -> list[Kernel]:
 
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`)."""
-    op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear)
+    """Gradient of its weights, added to FP32 in the product (`gradient_accumulation_fusion`) or behind it."""
+    product = Kernel(f"{name}_wgrad", gradient(site, n, k, site.recipe.linear), host=HOST["B"])
     sides = (site.tokens, n), (site.tokens, k)
-    return [*ordered(site, f"{name}_wgrad", *sides), Kernel(f"{name}_wgrad", op, host=HOST["B"])]
+    return [*ordered(site, f"{name}_wgrad", *sides), product, *summed_up(site, name, n * k)]
+
+
+def gradient(site: Shared, n: int, k: int, precision: str) -> Gemm:
+    """The product of a weight's gradient over this rank's tokens."""
+    return Gemm(n, k, site.tokens, "wgrad", precision, result=BF16 if site.stack.accumulation == ADDED else FP32_SUMS)
+
+
+def summed_up(site: Shared, name: str, size: int, tensors: int = 1) -> list[Kernel]:
+    """The gradients of so many tensors added to those that are there, a kernel each, where products do not do it."""
+    if site.stack.accumulation != ADDED:
+        return []
+    kept = site.recipe.gradient.bits / 8
+    op = Memory("elementwise", size, PLAIN_BF16.row_bytes(1) + kept, kept, tensors)
+    return [Kernel(f"{name}_main_grad", op, host=host.work(tensors * (host.EMPTY + host.OPERATION), "B"))]
 
 
 def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
@@ -132,15 +152,17 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     direction = "F" if role == "fprop" else "B"
     before = apart(site, f"rows_{name}_{role}", rows, cast, direction) if role != "wgrad" else []
     shape = (n, k) if role == "fprop" else (k, n)
-    summed_in = "fp32" if site.recipe.gradient == FP32 else "added_bf16"
-    result = summed_in if role == "wgrad" else "bf16"
+    summed_in = FP32_SUMS if site.recipe.gradient == FP32 else "added_bf16"
+    result = summed_in if role == "wgrad" and site.stack.accumulation != ADDED else BF16
     op = GroupedGemm(local, rows, *shape, role, site.recipe.linear, result=result)
-    forward, dgrad, wgrad = host.grouped(local, casting(site) is not None)
+    scaled = "" if casting(site) is None else host.ONE_SCALE if one_scale(site) else host.BY_BLOCK
+    forward, dgrad, wgrad = host.grouped(local, scaled, both=not one_scale(site) or ways(site) > 1)
     us = {"fprop": forward, "dgrad": dgrad, "wgrad": wgrad}[role]
     sides = ((rows, n), (rows, k)) if role == "wgrad" else ((rows, cast),)
     weight = None if role == "wgrad" else (local * n, k)
     scales = ordered(site, f"{name}_{role}", *sides, weight=weight)  # of all experts at once
-    return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction))]
+    behind = summed_up(site, name, local * n * k, local) if role == "wgrad" else []
+    return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction)), *behind]
 
 
 def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:
@@ -149,8 +171,11 @@ def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:
 
 
 def norm_backward(name: str, rows: int, width: int) -> list[Kernel]:
-    """Its gradient, and a small kernel that finishes that of its weights."""
-    return [Kernel(name, norm(rows, width, 2, 1, "backward")), Kernel(f"{name}_finish", small("tiny"))]
+    """Its gradient, a small kernel that finishes that of its weights, and one that adds this to the sum of
+    micro-batches, as products do by themselves (megatron/core/distributed/distributed_data_parallel.py,
+    _make_backward_post_hook)."""
+    tiny = [Kernel(f"{name}_{each}", small("tiny")) for each in ("finish", "added")]
+    return [Kernel(name, norm(rows, width, 2, 1, "backward")), *tiny]
 
 
 def fused(name: str, rows: int, width: float, reads: float, writes: float, kind: str = "elementwise") -> Kernel:

@@ -17,7 +17,7 @@ from sim.models.blocks.experts import Experts
 from sim.models.blocks.made import Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
-from sim.models.stacks.megatron.host import BALANCED, ROUTED, SCORED, work
+from sim.models.stacks.megatron.host import BALANCED, OPERATION, ROUTED, SCORED, work
 from sim.models.stacks.megatron.linear import fused, norm_backward
 from sim.models.stacks.stack import FP32_GATING, PLAIN_ROUTER
 
@@ -42,6 +42,7 @@ def gate(site: Shared, made: Made) -> list[Kernel]:
             Kernel("router_topk", Memory("softmax", t, row, 2 * row), host=work(SCORED["F"], "F")),
             Kernel("aux_scores", Memory("softmax", t, row, row), host=work(SCORED["F"], "F")),
             Kernel("aux_loss", small("tiny"), host=work(BALANCED["F"], "F")),
+            *_tiny("aux_each", "aux_told", host=0.0),
         ]
     return [*out, Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
 
@@ -54,6 +55,7 @@ def gate_backward(site: Shared, made: Made) -> list[Kernel]:
         out = _scores_backward(site, made)
     else:
         out = [
+            *_tiny("aux_one_bwd", "aux_scale_bwd", host=work(OPERATION, "B")),
             Kernel("aux_loss_bwd", small("tiny"), host=work(BALANCED["B"], "B")),
             Kernel("router_topk_bwd", Memory("softmax_backward", t, 2 * row, row), host=work(SCORED["B"], "B")),
         ]
@@ -64,10 +66,11 @@ def gate_backward(site: Shared, made: Made) -> list[Kernel]:
 
 def gate_weight(site: Shared, made: Made) -> list[Kernel]:
     t, h, e = site.tokens, site.shape.hidden, _experts(made).number
+    added = _tiny("router_wgrad_added")  # to the sum of micro-batches, which TransformerEngine's products do themselves
     if site.stack.gating != FP32_GATING:
-        return [Kernel("router_wgrad", Gemm(e, h, t, "wgrad", "bf16"))]
+        return [Kernel("router_wgrad", Gemm(e, h, t, "wgrad", "bf16")), *added]
     wide = Kernel("router_x_fp32", Memory("convert", t, PLAIN_BF16.row_bytes(h), PLAIN_FP32.row_bytes(h)))
-    return [wide, Kernel("router_wgrad", Gemm(e, h, 2 * t, "wgrad", "bf16")), *_tiny("router_dw_bf16")]
+    return [wide, Kernel("router_wgrad", Gemm(e, h, 2 * t, "wgrad", "bf16")), *_tiny("router_dw_bf16"), *added]
 
 
 def _dgrad(site: Shared, experts: Experts) -> list[Kernel]:
@@ -92,8 +95,8 @@ def _sigmoid(made: Made) -> bool:
 # --- single operations ------------------------------------------------------------------------------------------------
 
 
-def _tiny(*names: str) -> list[Kernel]:
-    return [Kernel(name, small("tiny")) for name in names]
+def _tiny(*names: str, host: float = 1.0) -> list[Kernel]:
+    return [Kernel(name, small("tiny"), host=host) for name in names]
 
 
 def _whole(

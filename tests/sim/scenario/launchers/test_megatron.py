@@ -61,6 +61,9 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
          "--tp-comm-overlap", "overlap", {"gradients": True, "parameters": True, "tensor": True}),
         ("--pipeline-model-parallel-size 2 --num-layers-per-virtual-pipeline-stage 2", "overlap",
          {"gradients": False, "parameters": False, "pipeline": True}),
+        ("--pipeline-model-parallel-size 2 --num-layers-per-virtual-pipeline-stage 2 --overlap-grad-reduce "
+         "--overlap-param-gather --no-align-param-gather", "overlap",
+         {"gradients": True, "parameters": True, "pipeline": True, "gather": "on_demand"}),
         ("--pipeline-model-parallel-size 2", "overlap", {"gradients": False, "parameters": False, "pipeline": False}),
         ("--recompute-activations", "recompute", {"modules": ["core_attention"]}),
         ("--recompute-granularity full --recompute-method uniform --recompute-num-layers 1", "recompute", "full"),
