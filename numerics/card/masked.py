@@ -11,6 +11,7 @@ import argparse
 import csv
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hwmodels.units import US_PER_S
+from hwmodels.units import MS_PER_S, US_PER_S
 from numerics.card.measure import NoDevice, require_device
 
 GROUPS, ROWS = (2, 4, 8), (64, 128, 192, 256, 290, 320, 384, 448, 512, 590, 640, 768, 1024)
@@ -28,6 +29,9 @@ SHAPES = ((4096, 7168), (7168, 2048))
 DRAWS, PLACES, CALLS, REPLAYS = 3, 2048, 16, 15
 """Draws of a size; places for rows of a group; calls of a graph; replays."""
 SPREAD = (0.7, 1.3)
+REST_S = 0.004
+"""Before each replay, so that the clock is a rested card's, as of the other rows: without it large ones take a fifth
+longer, for the power limit."""
 APART_BYTES = 160_000_000
 """Of weights that take turns: two and a half times an H200's L2."""
 GATE = 5e-3
@@ -93,11 +97,12 @@ def graphed_us(call: Callable[[int], None]) -> float:
     for _ in range(REPLAYS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
+        time.sleep(REST_S)
         begin.record()
         graph.replay()
         end.record()
         torch.cuda.synchronize()
-        times.append(begin.elapsed_time(end) / 1e3 * US_PER_S / CALLS)
+        times.append(begin.elapsed_time(end) / MS_PER_S * US_PER_S / CALLS)
     return statistics.median(times)
 
 

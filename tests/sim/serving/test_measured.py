@@ -55,8 +55,8 @@ def test_times_are_those_of_the_library_of_training(name: str) -> None:
 
 
 def test_masked_products_go_by_whole_tiles_where_they_were_measured_apart() -> None:
-    """Half of 512 rows a group takes seven to eight tenths of their time, for both fill tiles that are not full; an H800's and an
-    H20's own rows are of that layout, whatever few rows say, and prompts' products have another one."""
+    """Half of 512 rows a group takes seven to eight tenths of their time, for both fill tiles that are not full; an
+    H800's and an H20's own rows are of that layout, and prompts' products have another one."""
     half, whole = (GroupedGemm(4, 4 * rows, 4096, 7168, role="masked") for rows in (256, 512))
     for name in ("h100", "h200"):
         assert 0.6 < read_us(half, card(name)).us / read_us(whole, card(name)).us < 0.85
