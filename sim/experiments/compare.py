@@ -200,7 +200,8 @@ def drawn(a: Result, b: Result) -> tuple[Floats, Floats] | None:
     classes = [json.dumps(each.summary["interval_parts"]["class"], sort_keys=True) for each in (a, b)]
     if classes[0] != classes[1]:
         return a.draws * _left_out(a, _normal(classes[0])), b.draws * _left_out(b, _normal(classes[1]))
-    z, half = _normal(classes[0]), (PARTED * min(1.0, parted(a, b))) ** 0.5 / 2 * _normal("difference")
+    apart = min(PARTED * min(1.0, parted(a, b)), _variance(a) + _variance(b))  # at most as of runs that share nothing
+    z, half = _normal(classes[0]), apart**0.5 / 2 * _normal("difference")
     half = half if _mark(a) < _mark(b) else -half  # the same draws, whichever comes first
     return a.draws * _left_out(a, z) * np.exp(-half), b.draws * _left_out(b, z) * np.exp(half)
 
@@ -221,6 +222,12 @@ def _left_out(result: Result, z: Floats) -> Floats:
     step = float(result.summary["step_time_s"])
     below, above = (abs(log(end / step)) / REACH for end in result.summary["interval_parts"]["left_out"])
     return np.asarray(np.exp(np.where(z < 0, below, above) * z))
+
+
+def _variance(result: Result) -> float:
+    """Of the logarithm of what the model leaves out, the mean of both sides."""
+    step = float(result.summary["step_time_s"])
+    return sum((log(end / step) / REACH) ** 2 for end in result.summary["interval_parts"]["left_out"]) / 2
 
 
 def _normal(name: str) -> Floats:

@@ -49,6 +49,8 @@ APART = ("kind", "blocks", "launched")
 """Levels for a stack that no run had: neither software nor GPU, but what of a model and a host is left out on any."""
 ALONE = 2.0
 """Its stretch where only one stack ran a kind, so that none is judged by another."""
+UNSTRETCHED = 1.0
+"""No stack that no run had is surer than what its class leaves out of those that runs had, however few rows say so."""
 TAIL = 0.05
 """Beyond either end of the interval."""
 INSIDE = 1 - 2 * TAIL
@@ -366,7 +368,7 @@ def _by_stack(some: Sequence[Case], choice: Choice) -> Conformed | None:
         return None
     reach = _left_out(some, choice)
     stretch = _least(_needed(some, choice, reach), stacks, sorted(set(stacks)))
-    return Conformed(some, choice, reach, {"": stretch})
+    return Conformed(some, choice, reach, {"": max(UNSTRETCHED, stretch)})
 
 
 # --- a user's own runs ------------------------------------------------------------------------------------------------
