@@ -44,14 +44,10 @@ def paced(plan: Plan, machine: Machine) -> Machine:
             for part in own.parts(unit, direction):
                 total.add(part, count * plan.micro_batches)
     if not plan.scenario.optimizer.offloaded:
-        total.update(sum(_updates_ns(plan, own, position) for position in range(plan.program.positions)))
+        total.update(sum(optimizer.tail(plan, own, at).update_ns for at in range(plan.program.positions)))
     least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus)
     clock = pace.clock(least, lambda clock: round(total.ns + (clock - RESTED) * total.paced_ns))
     return machine.at(round(clock, DIGITS))
-
-
-def _updates_ns(plan: Plan, machine: Machine, position: int) -> int:
-    return optimizer.tail(plan, machine, position).update_ns
 
 
 class _Sum:

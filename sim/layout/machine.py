@@ -123,16 +123,19 @@ class Machine:
 
     def holding(self, sms: int) -> "Machine":
         """The machine whose collectives hold so many SMs of compute while they run."""
-        priced = self.known.holding.setdefault(sms, (replace(self.pricer, comm_sms=sms, held=False), Known()))
-        other = replace(self, pricer=priced[0])
-        object.__setattr__(other, "known", priced[1])
-        return other
+        return self._priced(self.known.holding, sms, comm_sms=sms, held=False)
 
     def at(self, clock: float) -> "Machine":
         """The machine whose cards have a clock (`Pricer.clock`)."""
-        priced = self.known.clocks.setdefault(clock, (replace(self.pricer, clock=clock), Known()))
-        other = replace(self, pricer=priced[0])
-        object.__setattr__(other, "known", priced[1])
+        return self._priced(self.known.clocks, clock, clock=clock)
+
+    def _priced(self, kept: "dict[Any, tuple[Pricer, Known]]", key: float, **changes: Any) -> "Machine":
+        """The machine with other prices, which are made once. kept: those, and what is known at them, by what makes
+        them other ones."""
+        if key not in kept:
+            kept[key] = replace(self.pricer, **changes), Known()
+        other = replace(self, pricer=kept[key][0])
+        object.__setattr__(other, "known", kept[key][1])
         return other
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hwmodels import pace, power
+from hwmodels import pace, power, unlike
 from hwmodels.attention import CUDNN, FLASH2
 from hwmodels.collectives import wires
 from hwmodels.device import load
@@ -63,6 +63,16 @@ def test_what_draws_by_its_work_and_what_by_its_time() -> None:
     )
     assert pace.joules(Memory("adam", 8, 1, 1), NS_PER_S, 0.5) == pace.UPDATE_W / 2
     assert pace.joules(Memory("copy", 8, 1, 1), NS_PER_S) == pace.MEMORY_W
+
+
+def test_what_a_limit_allows_is_that_of_the_slowest_card() -> None:
+    """Joules over the watts between the limit and an idle card; of several, those of the card that draws most: time
+    goes by power to -0.5, so a card that is slower by a part draws as much as if by twice that."""
+    card = load("h100")
+    alone, many = (pace.least_ns(card, 291.0, cards) for cards in (1, 64))
+    assert alone == pytest.approx(291.0 / (card.power_w - power.IDLE_W) * NS_PER_S)
+    assert many / alone == pytest.approx(unlike.off(card, 64).ratio ** 2) and many > 1.02 * alone
+    assert pace.least_ns(load("b200"), 291.0, 1) == 0.0
 
 
 @pytest.mark.parametrize(("m", "n", "k", "tflops"), [

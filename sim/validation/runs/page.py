@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from hwmodels.units import GIGA, PERCENT
+from sim.result.markdown import table as markdown
 from sim.validation.records import RUNS_END, RUNS_START
 from sim.validation.runs import record, table, views, words
 from sim.validation.runs.outcome import Outcome
@@ -77,8 +78,8 @@ def page(rows: Sequence[Run], outcomes: Sequence[Outcome]) -> str:
         HEAD, RUNS_START + sixths(outcomes) + RUNS_END, "", WORDS,
         "## By family\n", markdown(table.HEAD, map(table.cells, table.totals(rows, outcomes))),
         "\n" + NOISE, INTERVALS, _intervals(),
-        "\n## By kind\n", markdown(table.HEAD[2:], _groups(views.kinds(outcomes)), "kind"),
-        "\n## By layout and precision\n", markdown(table.HEAD[2:], _groups(views.layouts(outcomes)), "rows with"),
+        "\n## By kind\n", markdown(("kind", *table.HEAD[2:]), _groups(views.kinds(outcomes))),
+        "\n## By layout and precision\n", markdown(("rows with", *table.HEAD[2:]), _groups(views.layouts(outcomes))),
         "\n## Refused\n", markdown(("rows", "why", "such as"), refusals(outcomes)),
         "\n" + _families(rows, outcomes),
         "\n## Pairs that differ in one thing\n", _pairs(outcomes),
@@ -123,13 +124,6 @@ def _intervals() -> str:
         markdown(("class", "runs", "layouts", "down to", "up to"), classes), "",
         markdown(("family, judged by the others", "ran", "inside 90 %"), families),
     ])  # fmt: skip
-
-
-def markdown(head: Sequence[str], lines: Iterable[Sequence[str]], first: str = "") -> str:
-    """A table; first: the head of a column before the others."""
-    heads = [first, *head] if first else list(head)
-    rule = ["---", *(["--:"] * (len(heads) - 1))]
-    return "\n".join("| " + " | ".join(each) + " |" for each in ([*heads], rule, *lines))
 
 
 def _groups(groups: Iterable[tuple[str, Sequence[Outcome]]]) -> Iterator[list[str]]:

@@ -11,6 +11,7 @@ from statistics import quantiles
 from typing import Any
 
 from hwmodels.refused import Refused
+from sim.result.markdown import table as markdown
 from sim.scenario.shelves import SCENARIOS
 from sim.validation.records import CHECKOUT
 from sim.validation.runs import page, table, views, words
@@ -120,10 +121,10 @@ def text(rows: Sequence[Run]) -> str:
     parts = [
         HEAD, _sums([*_by(outcomes, lambda each: each.run.source), ("all", outcomes)]), "", coverage(outcomes),
         "\n## By what is known of the software, the GPU and the model\n", _sums(_kinds(outcomes)),
-        "\n## Refused\n", page.markdown(("rows", "why", "such as"), page.refusals(outcomes)),
-        "\n## Furthest off\n", page.markdown((*table.SHORT, "what is known"), _furthest(outcomes)),
+        "\n## Refused\n", markdown(("rows", "why", "such as"), page.refusals(outcomes)),
+        "\n## Furthest off\n", markdown((*table.SHORT, "what is known"), _furthest(outcomes)),
         "\n" + FINDINGS.read_text(encoding="utf-8"), mended(rows),
-        "## Every row\n", page.markdown(ROW, map(_row, outcomes)), "",
+        "## Every row\n", markdown(ROW, map(_row, outcomes)), "",
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -192,7 +193,7 @@ def _kinds(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
 
 def _sums(groups: Iterable[tuple[str, Sequence[Outcome]]]) -> str:
     """A line a group; see SUMS."""
-    return page.markdown(SUMS, (_sum(table.total(name, len(rows), rows)) for name, rows in groups))
+    return markdown(SUMS, (_sum(table.total(name, len(rows), rows)) for name, rows in groups))
 
 
 def _sum(part: table.Sum) -> list[str]:

@@ -4,19 +4,27 @@ from dataclasses import replace
 
 import pytest
 
+from hwmodels import pace
+from hwmodels.price import PACED
+from hwmodels.units import NS_PER_S
 from sim.assembly import machine
-from sim.layout import clock
+from sim.layout import clock, optimizer
 from sim.layout.plan import lay_out
+from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.scenario.files import from_mapping
 from sim.validation import torch_steps
 
 
-def built(node="h100x8", stack="megatron", precision="bf16", sequences=64, parallel=None, **more):
-    return machine(lay_out(from_mapping({
+def plan(node="h100x8", stack="megatron", precision="bf16", sequences=64, parallel=None, **more):
+    return lay_out(from_mapping({
         "cluster": {"node": node, "nodes": 1}, "model": "llama3_8b", "precision": precision, "schedule": "1f1b",
         "stack": stack, "parallel": parallel or {}, "outputs": ["result"], "comm": {"collectives": "nccl"},
         "batch": {"sequences": sequences, "sequence_length": 8192, "micro_batch": 1}, **more,
-    })))  # fmt: skip
+    }))  # fmt: skip
+
+
+def built(**given):
+    return machine(plan(**given))
 
 
 def of(**given):
@@ -56,6 +64,31 @@ def test_waiting_for_exchanges_is_a_rest():
     """Of a tensor group; chunks beside products wait for nobody."""
     waits, hidden = (of(parallel={"tensor": 8}, overlap={"tensor": chunked}) for chunked in (False, True))
     assert waits < hidden
+
+
+@pytest.mark.parametrize(("tensor", "watts"), [(1, 700), (8, 450)])
+def test_the_clock_times_the_time_it_makes_is_what_the_limit_allows(tensor, watts):
+    """Joules of micro-batches, of awaited exchanges and of updates, one by one, for one stage of a rank."""
+    sequences = 16
+    cluster = {"node": {"base": "h100x8", "device": {"power": f"{watts} W"}}, "nodes": 1}
+    laid = plan(sequences=sequences, parallel={"tensor": tensor}, cluster=cluster)
+    own = machine(laid)
+    card, times = clock.rested(own), sequences * tensor // 8
+    price, device = card.pricer.price, card.pricer.device
+    kernels = [k for unit in card.units for direction in "FBW" for p in card.parts(unit, direction) for k in p.kernels]
+    computing = [kernel for kernel in kernels if kernel.lane in (COMPUTE, WEIGHT)]
+    awaited = [k for k in kernels if k.lane == COMMUNICATION and not (k.ahead or k.piece)]
+    assert bool(awaited) == (tensor > 1)
+    drawn = sum(pace.joules(kernel.op, price(kernel.op).ns) for kernel in computing)
+    sms = {k.op: max(card.pricer.comm_sms, card.pricer.nccl.take(k.op, card.pricer.wires).sms) for k in awaited}
+    drawn += sum(pace.joules(k.op, price(k.op).ns, sms[k.op] / device.sms) for k in awaited)
+    slowed = sum(price(kernel.op).ns for kernel in computing if isinstance(kernel.op, PACED))
+    gaps = card.pricer.launch_gap_ns * sum(kernel.op.kernels for kernel in computing)
+    each = sum(price(kernel.op).ns for kernel in (*computing, *awaited)) + gaps
+    update = optimizer.tail(laid, card, 0).update_ns
+    least = pace.least_ns(device, times * drawn + pace.UPDATE_W * update / NS_PER_S, 8)
+    at = own.pricer.clock
+    assert at > 1.02 and at * (times * (each + (at - 1) * slowed) + update) == pytest.approx(least, rel=2e-3)
 
 
 def test_a_rested_card_is_the_least():

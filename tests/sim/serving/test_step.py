@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwmodels.op import Memory, cast
+from hwmodels.op import GroupedGemm, Memory, cast
 from sim.models.blocks.mla import Latent
 from sim.models.layer import COMMUNICATION
 from sim.scenario.values import Routing
@@ -61,6 +61,16 @@ def test_a_step_told_kernel_by_kernel_is_the_step() -> None:
         assert sum(own.prices.ns(kernel.op) for _, kernel in told) == own.ns(batch)
         names = {part for part, _ in told}
         assert names >= {"embedding", "attention", "gate", "experts", "head"}
+
+
+def test_experts_of_answers_have_masked_products_and_those_of_prompts_have_not() -> None:
+    """Where rows come by exchanges, in FP8: a tensor group's experts are grouped."""
+    roles = {
+        (expert, prompt): {k.op.role for _, k in stepper("h100x8", tensor, expert).kernels(Batch(24, 1, 3000.0, prompt))
+                           if isinstance(k.op, GroupedGemm)}
+        for tensor, expert in ((1, 16), (8, 1)) for prompt in (False, True)
+    }  # fmt: skip
+    assert roles == {(16, False): {"masked"}, (16, True): {"fprop"}, (1, False): {"fprop"}, (1, True): {"fprop"}}
 
 
 def test_a_prompt_alone_in_its_expert_group_loads_it_less() -> None:

@@ -238,6 +238,14 @@ def test_what_an_unknown_stack_gets_is_judged_by_leaving_stacks_out():
     assert stretches[0] < stretches[1] and min(near["inside"].values()) >= learn.EACH
 
 
+def test_an_unknown_stack_is_never_surer_than_its_class():
+    """Of two that are off much less than the floor of a class, less than one stretch would do."""
+    some = [*drawn(200, 0.001, families=4), *drawn(200, 0.001, replace(DENSE, stack="torch"), families=5, seed=1)]
+    kinds = {"dense": conformed(some, PLAIN)}
+    assert max(kinds["dense"].stretch.values()) < learn.UNSTRETCHED
+    assert learn.apart(some, kinds)["rules"]["dense"]["stretch"] == {"": learn.UNSTRETCHED}
+
+
 def test_where_nothing_judges_an_unknown_stack_it_gets_the_largest_stretch():
     found = learn.apart([*drawn(50, 0.1), *drawn(50, 0.1, replace(MIXED, stack="torch"))], {})
     assert found["inside"] == {}

@@ -207,6 +207,10 @@ def test_ranks_that_a_row_leaves_out_are_its_recipes():
     assert mapped(ROWS["AUTO-008"]).plain["recompute"] == "full"
 
 
+def test_permutes_that_are_said_to_be_plain_are():
+    assert [mapped(ROWS[name]).scenario.stack.permute for name in ("AB-005", "AB-008")] == ["plain", "fused"]
+
+
 def test_what_a_release_computed_again_is_a_rows():
     """A100s of 40 GB ran torch 1.13.1; the other A100s ran again under 2.1, but for 70 B."""
     for name, early, gradients in (("LF-099", False, "bf16"), ("LF-070", False, "bf16"), ("LF-080", None, "fp32")):
