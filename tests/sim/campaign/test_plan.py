@@ -9,7 +9,7 @@ from hwmodels.refused import Refused
 from hwmodels.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
 from sim.campaign import blocks, prices, saving
 from sim.campaign.answer import run
-from sim.campaign.plan import plan
+from sim.campaign.plan import plan, time
 from sim.campaign.values import Campaign, Checkpoints, Failures, Nodes, Restart
 from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
@@ -134,6 +134,7 @@ def test_a_phase_that_does_not_fit_is_a_line() -> None:
 def test_deadline() -> None:
     summary = run(load("campaign_v3", ["campaign.seeds=20", "campaign.deadline=50 days"])).summary
     assert summary["infeasible"][0].startswith("misses its deadline of 50.0 days") and not summary["feasible"]
+    assert [time(each) for each in (90.0, 5400.0, 90_000.0)] == ["90.00 s", "1.5 h", "1.0 days"]
 
 
 def test_productive_time_of_llama() -> None:

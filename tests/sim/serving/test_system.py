@@ -12,6 +12,7 @@ from sim.serving import system
 from sim.serving.answers import answers
 from sim.serving.deployment import deployed
 from sim.serving.instance import Instance
+from sim.serving.log import NEVER
 from sim.serving.values import Serve
 from tests.oracles import serving_loop
 from tests.sim.serving.loads import closed, document, loaded, poisson, quantile
@@ -100,6 +101,30 @@ def test_blocks_are_conserved(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.clear()
         system.run(loaded(document(WORKLOADS["crowded"], *pools, cache={"memory": 0.32})))
         assert all(0 <= used <= room for used, room in seen) and seen[-1][0] == 0 and max(seen)[0] > 0.9 * seen[0][1]
+
+
+@pytest.mark.parametrize(
+    "pools", [({},), ({"does": "prefill"}, {"does": "decode", "instances": 2}, {"does": "decode"})]
+)
+def test_the_part_of_the_cache_in_use_is_that_of_a_watch(pools: tuple[dict[str, object], ...]) -> None:
+    """Every two milliseconds somebody counts all blocks; they grow within steps that are taken together, too."""
+    serve = loaded(document(poisson(40, 3.0, VARIED, ANSWERS), *pools, cache={"memory": 0.4}))
+    requests, seen = system.asked(serve.requests, serve.seed), list[list[float]]()
+    own = system.System(serve, requests)
+
+    def look() -> None:
+        every = (*own.first, *own.second)
+        steps = [int(np.searchsorted(each.ends, own.clock.now, side="right")) for each in every]
+        blocks = [each.held + each.running.blocks(done) for each, done in zip(every, steps, strict=True)]
+        seen.append([used / each.room for used, each in zip(blocks, every, strict=True)])
+        if (own.log.last == NEVER).any():
+            own.clock.at(own.clock.now + 2_000_000, look)
+
+    own.clock.at(int(requests.arrival[0]), look)
+    used = answers(serve, requests, own.run())["cache_used"]
+    assert used["mean"] == pytest.approx(np.mean(seen), rel=5e-3) and used["most"] == pytest.approx(
+        np.max(seen), rel=0.02
+    )
 
 
 def test_the_same_seed_gives_the_same_and_another_another() -> None:
