@@ -142,7 +142,8 @@ FIGURES = {
     "serve.busy.*": "seconds of steps of a kind a second, over all instances",
     "serve.cache_used.mean|most": "part of an instance's blocks in use: over time and instances, and most of any",
     "serve.pools.*.*": "each pool: GPUs, bytes of weights, tokens that the cache of an attention group holds",
-    "serve.decode_step.*": "a decode step at the mean load: sequences, keys, seconds",
+    "serve.decode_step.*": "a decode step at the mean load: sequences, keys, seconds, rows of the busiest rank "
+    "over the mean rank's",
     "serve.decode_step.*.*": "the same by part of a layer",
     "serve.decode_step.kernels.*.*": "the same by kernel, with its launches",
     "serve.operating_points.*.sequences|tpot_s|output_per_s_gpu": "decode steps of more and more sequences: seconds a "
