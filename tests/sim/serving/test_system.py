@@ -223,3 +223,29 @@ def test_drafts_that_stand_save_steps() -> None:
         asked, log = system.run(loaded(content))
         steps = sum(len(each) * count for each, count in log.steps)
         assert math.isclose(int((asked.output - 1).sum()) / steps, tokens, rel_tol=0.04)
+
+
+def test_figures_are_those_of_what_happened_to_each_request() -> None:
+    """Dollars, quantiles, goodput, tokens a node and gaps between tokens, once more from requests and steps."""
+    pools = {"does": "prefill"}, {"does": "decode", "tensor": 2}
+    content = document(poisson(200, 12.0, VARIED, ANSWERS), *pools, gpu_hour="2 USD/h", objectives={
+        "ttft": "60 ms", "tpot": "5 ms"})  # fmt: skip
+    serve = loaded(content)
+    asked, log = system.run(serve)
+    log.cached[:] = np.minimum(asked.prompt - 1, 100)
+    told = answers(serve, asked, log)
+    seconds = (log.last.max() - log.arrival[0]) / 1e9
+    tokens, made = int(asked.prompt.sum() + asked.output.sum()), int(asked.output.sum())
+    dollars = 2 * 3 * seconds / 3600
+    assert told["tokens"]["usd_per_million"] == pytest.approx(dollars / tokens * 1e6)
+    assert told["tokens"]["usd_per_million_output"] == pytest.approx(dollars / made * 1e6)
+    computed = int((asked.prompt - log.cached).sum())
+    assert told["tokens"]["prompt_per_s_prefill_node"] == pytest.approx(computed / seconds * 8)
+    assert told["tokens"]["output_per_s_decode_node"] == pytest.approx(made / seconds / 2 * 8)
+    waits, gaps = (log.first - log.arrival) / 1e9, (log.last - log.first) / 1e9 / np.maximum(1, asked.output - 1)
+    assert [told["ttft_s"][f"p{part}"] for part in (50, 90, 99)] == pytest.approx(np.percentile(waits, (50, 90, 99)))
+    quick, steady = waits <= 0.06, gaps <= 5e-3
+    assert told["goodput"]["part"] == (quick & steady).mean() and 0.1 < quick.mean() < 0.9 and 0.1 < steady.mean() < 0.9
+    between = np.sort(np.concatenate([np.repeat(steps, count) for steps, count in log.steps])) / 1e9
+    assert told["inter_token_s"]["mean"] == pytest.approx(between.mean())
+    assert told["inter_token_s"]["p99"] == pytest.approx(between[math.ceil(0.99 * len(between)) - 1], rel=1e-6)
