@@ -249,3 +249,14 @@ def test_figures_are_those_of_what_happened_to_each_request() -> None:
     between = np.sort(np.concatenate([np.repeat(steps, count) for steps, count in log.steps])) / 1e9
     assert told["inter_token_s"]["mean"] == pytest.approx(between.mean())
     assert told["inter_token_s"]["p99"] == pytest.approx(between[math.ceil(0.99 * len(between)) - 1], rel=1e-6)
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_a_prompt_begins_when_its_first_token_has_a_place_too(less: int, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Two prompts that fill all blocks to the last place do not run beside each other; with a token less they do."""
+    room = deployed(serve := loaded(document(closed(1, 1, 1, 1))), serve.pools[0]).tokens
+    first = room // 128 * 64
+    (tmp_path / "two.csv").write_text(f"arrival_s,prompt,output\n0,{first - 1},2\n0,{room - first - less},2\n")
+    own = {"arrivals": "trace", "file": str(tmp_path / "two.csv"), "format": "csv"}
+    log = system.run(loaded(document(own, {"chunk": 1_000_000})))[1]
+    assert (log.begun[1] < log.last[0]) == bool(less)
