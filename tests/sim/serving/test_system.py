@@ -13,6 +13,7 @@ from sim.serving.answers import answers
 from sim.serving.deployment import deployed
 from sim.serving.instance import Instance
 from sim.serving.log import NEVER
+from sim.serving.rank import Batch
 from sim.serving.values import Serve
 from tests.oracles import serving_loop
 from tests.sim.serving.loads import closed, document, loaded, poisson, quantile
@@ -260,3 +261,15 @@ def test_a_prompt_begins_when_its_first_token_has_a_place_too(less: int, tmp_pat
     own = {"arrivals": "trace", "file": str(tmp_path / "two.csv"), "format": "csv"}
     log = system.run(loaded(document(own, {"chunk": 1_000_000})))[1]
     assert (log.begun[1] < log.last[0]) == bool(less)
+
+
+def test_a_step_is_that_of_the_fullest_group_with_its_drafts() -> None:
+    """Nine sequences over eight groups: one has two. The last draft sees two keys more; each costs a module's pass."""
+    content = document(closed(9, 9, 500, 40), {"expert": 8}, model="deepseek_v3", node="h200x8", precision="fp8")
+    content["serve"]["speculation"] = {"depth": 2, "acceptance": 0.5}
+    serve = loaded(content)
+    grid = deployed(serve, serve.pools[0]).grid
+    steps, count = system.run(serve)[1].steps[0]
+    assert count == 9 and steps[0] == np.rint(grid.decode_ns(2, np.array([503.0]))[0]) and grid.queries == 3
+    alone, batch = replace(grid.decoding, drafts=0, known={}), Batch(2, 3, 503.0)
+    assert grid.decoding.ns(batch) - alone.ns(batch) == 2 * alone.draft_ns(batch) > 0
