@@ -6,10 +6,12 @@ All are single operations. Nothing of a step is in them.
 from hwmodels.units import GIGA, MICRO, MILLI
 from sim.models.stacks.megatron import host
 
-PAGEABLE_AWAY = 1.8 * GIGA
-"""Bytes/s of a GPU's tensors, one after another, to new memory of the host that is not page-locked: 510 copies of
-4.94 GB in 2.75 s, an optimizer's states on an H100, where page-locked memory takes 55 GB/s (NVIDIA-NeMo/RL issue 3976,
-profile of September 2026). A module's weights on an H200: 2.8 GB/s (sgl-project/sglang pull request 32032)."""
+PAGEABLE_AWAY = 1.41 * GIGA
+"""Bytes/s of a GPU's tensors, one after another, to new memory of the host that is not page-locked: 4.94 GB of an
+optimizer's states, in 510 copies, on an H100 whose page-locked memory takes 55 GB/s. NeMo-RL's offload_before_refit
+took 3.76 s in all, 0.265 of them a collection and an emptied allocator as below (issue 3976 there, profile of September
+2026; the copies themselves 2.75 s, 1.8 GB/s). Such copies by wall clock on the H200 below: 1.6. A module's weights on
+another: 2.8 (sgl-project/sglang pull request 32032)."""
 PAGEABLE_BACK = 16.1 * GIGA
 """The same where the memory's pages are there, as they are on the way back: a copy of 1 GiB on the same host, the other
 way round (the same profile; its way back is not in it)."""

@@ -20,10 +20,10 @@ TEXT = Path(__file__).with_name("page.md")
 NEAR = 0.15
 SPREADS = {0.3: 667, 0.45: 644, 0.6: 621, 0.8: 597}
 """Sigma -> the median whose answers, cut off after 1,426 tokens, have a mean of 701 (of 2^20 draws)."""
-V3, DOUBLE, OFF = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A"
+V3, DOUBLE, OFF, LATER = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A", "NR-2779-256"
 MIXTURE = "NR-03-Q30"
-V3_LATER, V3_LATER_ROLLOUT, V3_LATER_REFIT = 121.2, 57.4, 35
-"""Seconds of a later step of DeepSeek-V3, of its rollout, and of a refit of October 2025 (pull requests 2779, 1267)."""
+V3_REFIT = 35
+"""Seconds until DeepSeek-V3's weights are there, in October 2025 (pull request 1267)."""
 DENSE = ("NR-959-8B", "NR-959-70B", "NR-03-Q32")
 
 
@@ -31,7 +31,7 @@ def page() -> str:
     """The whole page."""
     both = {each.row["id"]: each for each in compared()}
     errors = sorted(abs(each.error) for each in both.values())
-    one, two, off = both[V3], both[DOUBLE], both[OFF]
+    one, two, off, later = both[V3], both[DOUBLE], both[OFF], both[LATER]
     step, longer = float(one.ours["step_s"]), float(two.ours["step_s"])
     return TEXT.read_text(encoding="utf-8").format(
         rows=_rows(both.values()), parts=_parts(both.values()), count=len(errors), spreads=_spreads(),
@@ -55,11 +55,11 @@ def page() -> str:
         q30_forward_published=both[MIXTURE].row["parts"]["log_probs"],
         q30_update_published=both[MIXTURE].row["parts"]["update"],
         dense_forward=_errors(both, "log_probs"), dense_update=_errors(both, "update"),
-        v3_refit=_refit_s(one), v3_trains=V3_LATER - V3_LATER_ROLLOUT - V3_LATER_REFIT,
-        v3_trains_ours=one.ours["step_s"] - _generation_s(one) - _refit_s(one)
-        - one.ours["parts_s"]["old_log_probs"] - _sent(one),
-        v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error, v3_generation=_generation_s(one),
-        v3_away=one.ours["parts_s"]["away"],
+        v3_refit=_refit_s(one), v3_later=later.ours["step_s"], v3_later_error=later.error,
+        v3_trains=later.row["step_s"] - later.row["parts"]["rollout"] - V3_REFIT,
+        v3_trains_ours=later.ours["step_s"] - _generation_s(later) - _refit_s(later),
+        v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error,
+        v3_generation=_generation_s(later), v3_away=one.ours["parts_s"]["away"],
         v3_decode_ms=one.ours["parts_s"]["rollout"] / learning(one.row).answers.most / MILLI, v3_forward=_forward(one),
         v3_update=one.ours["parts_s"]["update"],
     )  # fmt: skip
