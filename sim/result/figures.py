@@ -155,8 +155,9 @@ FIGURES = {
     "rl.gpus.training|rollouts": "GPUs that do so",
     "rl.tokens.prompts|answers|per_s_gpu": "tokens of a step, and of both a second and GPU, all GPUs counted",
     "rl.parts_s.*": "mean seconds of each part of a step, whoever has it: tail is the part of the rollout in which an "
-    "instance waits for the last answer, on average; away, back: optimizer states to the host and back; places: "
-    "weights of rollouts and of the trainer that change places",
+    "instance waits for the last answer, on average; sent_log_probs, sent_update: until workers have what these are "
+    "over; away, back: optimizer states to the host and back; places: weights of rollouts and of the trainer that "
+    "change places",
     "rl.lanes_s.*.*": "seconds of a step by what GPUs do or wait for; of each kind of GPUs they add up to the step",
     "rl.lengths.mean|p50|p90|p99|longest|longest_expected|cut_off": "tokens of answers: longest of a step as drawn and "
     "as expected, and the part of answers that are cut off",
