@@ -243,7 +243,7 @@ def _converters(s: Settings) -> set[str]:
 
 
 def _precision(s: Settings) -> str:
-    """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says others."""
+    """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says rows."""
     names = _converters(s)
     linear = {"float8", "quantize.linear.float8"} & names
     mx = {"mx", "quantize.linear.mx"} & names
@@ -253,9 +253,10 @@ def _precision(s: Settings) -> str:
         raise s.refusal(f"{T}mixed_precision_param", "trains in FP32, which no stack here does; legal: bfloat16")
     if unsaid := sorted(names - linear - mx):
         s.note("model.converters", f"{', '.join(unsaid)}: cannot be told; those products are in BF16 here")
-    if linear and recipe != "tensorwise":
-        s.note("quantize.linear.float8.recipe_name", "scales are of whole tensors here (fp8_current)")
-    return "fp8_current" if linear else "mxfp8" if mx else "bf16"
+    if linear and recipe == "rowwise_with_gw_hp":
+        s.note("quantize.linear.float8.recipe_name", "weight gradients are by rows here too (fp8_rowwise)")
+    floats = "fp8_current" if recipe == "tensorwise" else "fp8_rowwise"
+    return floats if linear else "mxfp8" if mx else "bf16"
 
 
 def _stack(s: Settings) -> dict[str, Any]:

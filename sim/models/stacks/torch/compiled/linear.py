@@ -12,6 +12,12 @@ torchao's MXFP8 (torchao/prototype/mx_formats/mx_linear.py @06f5ff434, mx_mm) ha
 product's depth: what forward reads is cast by rows, and BF16 is what it keeps; backward casts an output's gradient by
 rows and by columns, and weights and input by columns, each in one pass over the BF16 tensor. A product reads scales in
 an order of their own, into which a kernel puts those of each of its sides (mx_ops.py, to_blocked).
+
+torchao.float8 by rows (Float8LinearRecipeName.ROWWISE; @624304080 of June 2025) has a scale a row of what a product
+reads, so rows and columns of each tensor are cast apart, out of BF16, which is what ranks gather of each other and what
+backward keeps. A row's largest value and its cast are one kernel. Gradients are multiplied by cuBLAS without scales,
+and scaled behind (torchao/float8/float8_ops.py, addmm_float8_unwrapped: "The rowwise CUTLASS-based kernel is so slow
+without fast-accum"); of inputs' gradients that is in whatever reads them, unless attention does.
 """
 
 from collections.abc import Sequence
@@ -21,14 +27,28 @@ from hwmodels.op import Gemm, Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import kernels
+from sim.models.stacks.torch.compiled.fused import fused
 from sim.models.stacks.torch.kernels import tiny
 
-BF16, BLOCKS = "bf16", "mxfp8"
+BF16, BLOCKS, ROWS = "bf16", "mxfp8", "fp8_rowwise"
 
 
 def blocks(site: Shared) -> bool:
     """Whether scales are of blocks along a product's depth, so that rows and columns are cast apart."""
     return bool(site.recipe.linear == BLOCKS)
+
+
+def by_rows(site: Shared) -> bool:
+    """Whether each row that a product reads has a scale, so that tensors of BF16 are gathered and cast behind."""
+    return bool(site.recipe.name == ROWS)
+
+
+def _columns(name: str, rows: int, width: int) -> list[Kernel]:
+    """A BF16 tensor cast along its columns, transposed: largest values, scales, cast."""
+    row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
+    amax = Kernel(f"amax_columns_{name}", Memory("fused", rows, row, 0.0))
+    cast = Kernel(f"cast_columns_{name}", Memory("fused", rows, row, out))
+    return [amax, tiny(f"scale_columns_{name}", "fused"), cast]
 
 
 def _blocks(name: str, rows: int, width: int) -> list[Kernel]:
@@ -42,10 +62,12 @@ def _blocks(name: str, rows: int, width: int) -> list[Kernel]:
 
 
 def _cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
-    """Largest value, scale, cast; or a cast of blocks by rows."""
+    """Largest value, scale, cast; or a cast by rows, of blocks or of whole ones."""
     if blocks(site):
         return _blocks(name, rows, width)
     row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
+    if by_rows(site):
+        return [Kernel(f"cast_{name}", Memory("fused", rows, row, out))]
     amax = Kernel(f"amax_{name}", Memory("fused", rows, row, 0.0))
     return [amax, tiny(f"scale_{name}", "fused"), Kernel(f"cast_{name}", Memory("fused", rows, row, out))]
 
@@ -54,6 +76,8 @@ def _turned(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     """A float8 tensor transposed; or the BF16 tensor cast by columns."""
     if blocks(site):
         return _blocks(f"columns_{name}", rows, width)
+    if by_rows(site):
+        return _columns(name, rows, width)
     row = PLAIN_E4M3.row_bytes(width)
     return [Kernel(f"transpose_{name}", Memory("copy", rows, row, row))]
 
@@ -103,7 +127,12 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     if not casts(site):
         return kernels.wgrad(site, name, n, k)
     op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear, result=BF16)
-    return [*_turned(site, f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op)]
+    return [*_turned(site, f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op), *scaled(site, name, n, k)]
+
+
+def scaled(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """A gradient multiplied by the scales of what it is the product of, where they were left out."""
+    return [fused(f"{name}_scaled", rows, width, 1, 1)] if by_rows(site) else []
 
 
 def weights(site: Shared, products: Sequence[tuple[str, int, int]]) -> list[Kernel]:

@@ -8,7 +8,7 @@ from sim.models.layer import Kernel
 from sim.models.stacks import sharing
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm_backward
-from sim.models.stacks.torch.compiled.linear import cast, casts, linear, ready
+from sim.models.stacks.torch.compiled.linear import by_rows, cast, casts, linear, ready
 
 Products = Sequence[tuple[str, int, int]]
 """Name, columns out and in of each."""
@@ -30,8 +30,13 @@ def sums(site: Shared, name: str, width: int, parts: int = 1) -> list[Kernel]:
 
 
 def entered(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
-    """Products that read what is gathered before: inputs of a block, or gradients of its output."""
+    """Products that read what is gathered before: inputs of a block, or gradients of its output. By rows they are cast
+    behind the gather, which torch's patterns of chunks do not see through (pytorch issue 149990)."""
     width = products[0][2] if launched is linear else products[0][1]
+    if by_rows(site):
+        gather = gathers(_whole(site), name, width)
+        read = [*cast(site, name, site.tokens, width), *ready(site, products, launched is not linear)]
+        return [*gather, *read, *_all(site, products, launched)]
     before = cast(site, name, site.own, width) + ready(site, products, launched is not linear)
     gather = gathers(site, name, width, PLAIN_E4M3 if casts(site) else PLAIN_BF16)
     return before + sharing.fed(site, gather, lambda at: _all(at, products, launched))
@@ -42,9 +47,14 @@ def left(site: Shared, products: Products, name: str, launched: Launched = linea
     added up on the rank first, which none of torch's patterns knows in chunks."""
     width = products[0][1] if launched is linear else products[0][2]
     before = _read(site, products, launched is not linear) + ready(site, products, launched is not linear)
-    if site.groups.chunked and len(products) == 1:
+    if site.groups.chunked and len(products) == 1 and not (by_rows(site) and launched is not linear):
         return before + sharing.drained(site, lambda at: _all(at, products, launched), name, width)
     return [*before, *_all(site, products, launched), *sums(site, name, width, len(products))]
+
+
+def _whole(site: Shared) -> Shared:
+    """The same without chunks."""
+    return site._replace(groups=site.groups._replace(chunked=False))
 
 
 def _read(site: Shared, products: Products, backward: bool) -> list[Kernel]:
