@@ -4,7 +4,7 @@ from sim.models.blocks.feed_forward import Network
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch.compiled.fused import fused, norm
-from sim.models.stacks.torch.compiled.linear import dgrad, weights
+from sim.models.stacks.torch.compiled.linear import dgrad, scaled, weights
 from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
 from sim.models.stacks.torch.kernels import bias_gradients
 
@@ -20,8 +20,8 @@ def forward(site: Shared, network: Network) -> list[Kernel]:
 def backward(site: Shared, network: Network) -> list[Kernel]:
     """Input gradients."""
     t, h, w, fan = site.tokens, site.shape.hidden, network.width, network.fan
-    out = entered(site, [("down", h, w)], "dy_mlp", dgrad)
-    out += [fused(f"{network.activation}_bwd", t, w, fan + 1, fan + 1)]
+    out = [*entered(site, [("down", h, w)], "dy_mlp", dgrad), *(ready := scaled(site, "down_dgrad", t, w))]
+    out += [fused(f"{network.activation}_bwd", t, w, fan + (not ready), fan + 1)]
     out += left(site, (("up", w, h), ("gate", w, h))[:fan], "dx_mlp", dgrad)
     return out + norm_gradients(site, "mlp_norm_bwd", fan)
 

@@ -15,9 +15,13 @@ an order of their own, into which a kernel puts those of each of its sides (mx_o
 
 torchao.float8 by rows (Float8LinearRecipeName.ROWWISE; @624304080 of June 2025) has a scale a row of what a product
 reads, so rows and columns of each tensor are cast apart, out of BF16, which is what ranks gather of each other and what
-backward keeps. A row's largest value and its cast are one kernel. Gradients are multiplied by cuBLAS without scales,
-and scaled behind (torchao/float8/float8_ops.py, addmm_float8_unwrapped: "The rowwise CUTLASS-based kernel is so slow
-without fast-accum"); of inputs' gradients that is in whatever reads them, unless attention does.
+backward keeps. A row's largest value and its cast are one kernel; of an output's gradient both casts are, behind one
+that finds its columns' largest values. Gradients are multiplied by cuBLAS without scales, and scaled behind
+(torchao/float8/float8_ops.py, addmm_float8_unwrapped: "The rowwise CUTLASS-based kernel is so slow without
+fast-accum"), in kernels that work out both scales for each element in FP64 and take many times as long as their bytes
+do: of an input's gradients one that adds them up, of an activation's that which begins its own. So profiled and timed
+on an H200 (numerics/card/timed/rowwise.json), and what pytorch/torchtitan issue 1207 is about; forward's products
+(CUTLASS) take 0.90 to 1.22 of those with a scale a tensor there, 1.00 in the median of 21, and are priced as those.
 """
 
 from collections.abc import Sequence
@@ -27,7 +31,6 @@ from hwmodels.op import Gemm, Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import kernels
-from sim.models.stacks.torch.compiled.fused import fused
 from sim.models.stacks.torch.kernels import tiny
 
 BF16, BLOCKS, ROWS = "bf16", "mxfp8", "fp8_rowwise"
@@ -46,9 +49,14 @@ def by_rows(site: Shared) -> bool:
 def _columns(name: str, rows: int, width: int) -> list[Kernel]:
     """A BF16 tensor cast along its columns, transposed: largest values, scales, cast."""
     row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
+    cast = Kernel(f"cast_columns_{name}", Memory("scaled_columns", rows, row, out))
+    return [*_largest(name, rows, row), cast]
+
+
+def _largest(name: str, rows: int, row: float) -> list[Kernel]:
+    """Largest values of columns."""
     amax = Kernel(f"amax_columns_{name}", Memory("fused", rows, row, 0.0))
-    cast = Kernel(f"cast_columns_{name}", Memory("fused", rows, row, out))
-    return [amax, tiny(f"scale_columns_{name}", "fused"), cast]
+    return [amax, tiny(f"scale_columns_{name}", "fused")]
 
 
 def _blocks(name: str, rows: int, width: int) -> list[Kernel]:
@@ -67,7 +75,7 @@ def _cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
         return _blocks(name, rows, width)
     row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
     if by_rows(site):
-        return [Kernel(f"cast_{name}", Memory("fused", rows, row, out))]
+        return [Kernel(f"cast_{name}", Memory("scaled_rows", rows, row, out))]
     amax = Kernel(f"amax_{name}", Memory("fused", rows, row, 0.0))
     return [amax, tiny(f"scale_{name}", "fused"), Kernel(f"cast_{name}", Memory("fused", rows, row, out))]
 
@@ -90,6 +98,15 @@ def casts(site: Shared) -> bool:
 def cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     """Of what products read, where they are between casts."""
     return _cast(site, name, rows, width) if casts(site) else []
+
+
+def cast_gradient(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
+    """Of the gradient of an output; by rows, by columns too, for that of the weights."""
+    if not by_rows(site):
+        return cast(site, name, rows, width)
+    row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
+    both = Kernel(f"cast_{name}", Memory("scaled_both", rows, row, 2 * out))
+    return [*_largest(name, rows, row), both]
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -118,8 +135,16 @@ def ready(site: Shared, products: Sequence[tuple[str, int, int]], backward: bool
 
 def whole(site: Shared, name: str, n: int, k: int, backward: bool = False) -> list[Kernel]:
     """A product of a rank's own with the casts before it; backward, the gradient of its input."""
-    read = cast(site, f"dy_{name}", site.tokens, n) if backward else cast(site, f"x_{name}", site.tokens, k)
-    return [*read, *ready(site, [(name, n, k)], backward), *(dgrad if backward else linear)(site, name, n, k)]
+    if backward:
+        read = cast_gradient(site, f"dy_{name}", site.tokens, n)
+        return [
+            *read,
+            *ready(site, [(name, n, k)], True),
+            *dgrad(site, name, n, k),
+            *scaled(site, name, site.tokens, k),
+        ]
+    read = cast(site, f"x_{name}", site.tokens, k)
+    return [*read, *ready(site, [(name, n, k)], False), *linear(site, name, n, k)]
 
 
 def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -127,12 +152,15 @@ def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     if not casts(site):
         return kernels.wgrad(site, name, n, k)
     op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear, result=BF16)
-    return [*_turned(site, f"dy_{name}", site.tokens, n), Kernel(f"{name}_wgrad", op), *scaled(site, name, n, k)]
+    turned = [] if by_rows(site) else _turned(site, f"dy_{name}", site.tokens, n)
+    return [*turned, Kernel(f"{name}_wgrad", op), *scaled(site, f"{name}_wgrad", n, k)]
 
 
 def scaled(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
-    """A gradient multiplied by the scales of what it is the product of, where they were left out."""
-    return [fused(f"{name}_scaled", rows, width, 1, 1)] if by_rows(site) else []
+    """A gradient multiplied by the scales of what it is the product of, where they were left out; rows of all that are
+    added up."""
+    row = PLAIN_BF16.row_bytes(width)
+    return [Kernel(f"{name}_scaled", Memory("scaled_gradient", rows, row, row))] if by_rows(site) else []
 
 
 def weights(site: Shared, products: Sequence[tuple[str, int, int]]) -> list[Kernel]:
