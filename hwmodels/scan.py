@@ -1,7 +1,7 @@
 """Kernels that wait for SMs, and a convolution, on cards that they were not timed on here: their own, of no library.
 
 Mamba-2's scan (mamba_ssm's in Triton) is kinds by their bytes, timed on an H200 (numerics/card/timed/mamba.json), and
-so are casts and scaled gradients of torchao's float8 by rows (rowwise.json there), whose scales Inductor works out anew
+so are casts and scaled gradients of torchao's float8 by rows (float8.json there), whose scales Inductor works out anew
 for each element, in FP64: such kernels take an H200 5.4 ps an element, and a B300, with a thirtieth of its FP64, longer
 by far, which is not counted. Those of them that reach less than `STREAMING` of HBM's bandwidth there wait for their
 SMs, and go by the number of those. On a B200 NVIDIA/aiconfigurator timed the whole of forward at the shapes of
@@ -23,8 +23,8 @@ from hwmodels.op import Memory, Op
 from hwmodels.tables import Tables
 from hwmodels.units import MICRO
 
-BY_SMS, CONVOLUTION, BACKWARD = ("scan_", "scaled_"), "conv1d", "backward"
-"""How kinds begin of kernels of the scan and of scales by rows, and of the convolution; how one of the latter ends."""
+BY_SMS, CONVOLUTION, BACKWARD = ("scan_", "scaled_", "cast_both"), "conv1d", "backward"
+"""How kinds begin of kernels of the scan and of torchao's casts, and of the convolution; how one of the latter ends."""
 STREAMING = 0.6
 """Part of HBM's bandwidth from which a kernel waits for memory: of these kernels on the H200 some reach 0.65 to 0.87,
 the others 0.6 and less."""

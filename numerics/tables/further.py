@@ -5,7 +5,7 @@ itself (flash-attention by name, windows) and of skewed groups are left out. Upd
 (gradients and moments that are zero, as an embedding's rows until a token names them) are a kind of their own: the
 fused optimizer's division and root take longer for zeros than for numbers, so a launch is bound by the clock there and
 takes twice as long, 193 us on a rested H200 in BF16, 222 us right after products, against 108 and 113 (torch 2.11).
-Kernels of mamba_ssm's scan are kinds of their own, and so are those that Inductor makes of torchao's float8 by rows.
+Kernels of mamba_ssm's scan are kinds of their own, and so are those that Inductor makes of torchao's float8.
 """
 
 import json
@@ -17,9 +17,9 @@ from hwmodels.op import BY_BLOCK, Memory
 from numerics.tables.calibrate import Row, rounded
 
 UPDATES, WIDER, BLOCKS = "optimizers.json", ("heads.json", "experts.json"), "blocks.json"
-PROFILES = {"mamba.json": 5, "rowwise.json": 2}
+PROFILES = {"mamba.json": 5, "float8.json": 2}
 """Files of updates, of attention and groups of products, of products in FP8 with scales by block, and of kernels under
-a profiler, in so many calls: of scans, and of casts by rows."""
+a profiler, in so many calls: of scans, and of torchao's casts."""
 OTHERS = ("FLASH_ATTENTION", "_flash_attention", "skewed")
 """Parts of the names of calls that torch does not make by itself, or whose groups are not even."""
 LAUNCH = 320 * 65536

@@ -53,4 +53,4 @@ def weight(site: Shared, heads: Heads) -> list[Kernel]:
     products = (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
     sums = bias_gradients(site.tokens, heads.output_bias, o=h)
     sums += bias_gradients(site.tokens, heads.qkv_bias, **{name: n for name, n, _ in products})
-    return weights(site, [("o", h, heads.q)]) + weights(site, products) + sums
+    return weights(site, [("o", h, heads.q)], True) + weights(site, products) + sums

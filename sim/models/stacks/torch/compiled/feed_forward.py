@@ -30,4 +30,4 @@ def weight(site: Shared, network: Network) -> list[Kernel]:
     h, w = site.shape.hidden, network.width
     products = (("up", w, h), ("gate", w, h))[: network.fan]
     sums = bias_gradients(site.tokens, network.bias, down=h, **{name: n for name, n, _ in products})
-    return weights(site, [("down", h, w)]) + weights(site, products) + sums
+    return weights(site, [("down", h, w)], True) + weights(site, products) + sums

@@ -5,8 +5,10 @@ the output's gradient are cast with one scale each, from their largest value now
 whose equal parts are found (torch/_functorch/compile_utils.py, fx_graph_cse): an input is cast once for all products
 that read it, and what backward needs of it is kept in float8, or comes of the layer that is computed again. Over ranks
 that share a layer tokens are cast before they are gathered (torchao/float8/float8_tensor_parallel.py), each by its own
-rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed. How Inductor fuses a cast (a
-pass for the largest value, and one that casts) is assumed: no trace of it was at hand.
+rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed: an output's gradient in the
+kernel that casts it, as Inductor was profiled on an H200 (numerics/card/timed/float8.json), unless it is gathered
+behind. There activations were in
+the kernels that cast them, without having been written in BF16; here they are written.
 
 torchao's MXFP8 (torchao/prototype/mx_formats/mx_linear.py @06f5ff434, mx_mm) has scales of 32 elements along a
 product's depth: what forward reads is cast by rows, and BF16 is what it keeps; backward casts an output's gradient by
@@ -20,7 +22,7 @@ that finds its columns' largest values. Gradients are multiplied by cuBLAS witho
 (torchao/float8/float8_ops.py, addmm_float8_unwrapped: "The rowwise CUTLASS-based kernel is so slow without
 fast-accum"), in kernels that work out both scales for each element in FP64 and take many times as long as their bytes
 do: of an input's gradients one that adds them up, of an activation's that which begins its own. So profiled and timed
-on an H200 (numerics/card/timed/rowwise.json), and what pytorch/torchtitan issue 1207 is about; forward's products
+on an H200 (numerics/card/timed/float8.json), and what pytorch/torchtitan issue 1207 is about; forward's products
 (CUTLASS) take 0.90 to 1.22 of those with a scale a tensor there, 1.00 in the median of 21, and are priced as those.
 """
 
@@ -101,12 +103,12 @@ def cast(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
 
 
 def cast_gradient(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
-    """Of the gradient of an output; by rows, by columns too, for that of the weights."""
-    if not by_rows(site):
+    """Of the gradient of an output: as it is and transposed, for that of the weights, unless scales are of blocks."""
+    if blocks(site) or not casts(site):
         return cast(site, name, rows, width)
     row, out = PLAIN_BF16.row_bytes(width), PLAIN_E4M3.row_bytes(width)
-    both = Kernel(f"cast_{name}", Memory("scaled_both", rows, row, 2 * out))
-    return [*_largest(name, rows, row), both]
+    both = Kernel(f"cast_{name}", Memory("scaled_both" if by_rows(site) else "cast_both", rows, row, 2 * out))
+    return [*(_largest(name, rows, row) if by_rows(site) else _cast(site, name, rows, width)[:-1]), both]
 
 
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
@@ -147,12 +149,14 @@ def whole(site: Shared, name: str, n: int, k: int, backward: bool = False) -> li
     return [*read, *ready(site, [(name, n, k)], False), *linear(site, name, n, k)]
 
 
-def wgrad(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
-    """Gradient of its weights, in BF16, of an input that is transposed already."""
+def wgrad(site: Shared, name: str, n: int, k: int, gathered: bool = False) -> list[Kernel]:
+    """Gradient of its weights, in BF16, of an input that is transposed already. gathered: its output's gradient was,
+    where ranks share tokens."""
     if not casts(site):
         return kernels.wgrad(site, name, n, k)
     op = Gemm(n, k, site.tokens, "wgrad", site.recipe.linear, result=BF16)
-    turned = [] if by_rows(site) else _turned(site, f"dy_{name}", site.tokens, n)
+    whole = gathered and site.groups.sequence and not by_rows(site)
+    turned = _turned(site, f"dy_{name}", site.tokens, n) if blocks(site) or whole else []
     return [*turned, Kernel(f"{name}_wgrad", op), *scaled(site, f"{name}_wgrad", n, k)]
 
 
@@ -163,8 +167,8 @@ def scaled(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     return [Kernel(f"{name}_scaled", Memory("scaled_gradient", rows, row, row))] if by_rows(site) else []
 
 
-def weights(site: Shared, products: Sequence[tuple[str, int, int]]) -> list[Kernel]:
-    """Weight gradients of products that read one input, each a name and its columns out and in."""
+def weights(site: Shared, products: Sequence[tuple[str, int, int]], gathered: bool = False) -> list[Kernel]:
+    """Weight gradients of products that read one input, each a name, columns out and in. gathered: of `wgrad`."""
     name, _, k = products[0]
     turned = _turned(site, f"x_{name}", site.tokens, k) if casts(site) else []
-    return turned + [kernel for each in products for kernel in wgrad(site, *each)]
+    return turned + [kernel for each in products for kernel in wgrad(site, *each, gathered)]

@@ -33,12 +33,12 @@ def entered(site: Shared, products: Products, name: str, launched: Launched = li
     """Products that read what is gathered before: inputs of a block, or gradients of its output. By rows they are cast
     behind the gather, which torch's patterns of chunks do not see through (pytorch issue 149990)."""
     width = products[0][2] if launched is linear else products[0][1]
+    own = cast if launched is linear or (site.groups.sequence and not by_rows(site)) else cast_gradient
     if by_rows(site):
         gather = gathers(_whole(site), name, width)
-        own = cast if launched is linear else cast_gradient
         read = [*own(site, name, site.tokens, width), *ready(site, products, launched is not linear)]
         return [*gather, *read, *_all(site, products, launched)]
-    before = cast(site, name, site.own, width) + ready(site, products, launched is not linear)
+    before = own(site, name, site.own, width) + ready(site, products, launched is not linear)
     gather = gathers(site, name, width, PLAIN_E4M3 if casts(site) else PLAIN_BF16)
     return before + sharing.fed(site, gather, lambda at: _all(at, products, launched))
 
