@@ -23,7 +23,7 @@ from hwmodels.op import Memory, Op
 from hwmodels.tables import Tables
 from hwmodels.units import MICRO
 
-BY_SMS, CONVOLUTION, BACKWARD = ("scan_", "scaled_", "cast_both"), "conv1d", "backward"
+BY_SMS, CONVOLUTION, BACKWARD = ("scan_", "scaled_", "cast_both", "gated_"), "conv1d", "backward"
 """How kinds begin of kernels of the scan and of torchao's casts, and of the convolution; how one of the latter ends."""
 STREAMING = 0.6
 """Part of HBM's bandwidth from which a kernel waits for memory: of these kernels on the H200 some reach 0.65 to 0.87,

@@ -284,9 +284,9 @@ class ScenarioForm(Form):
     """The machine; with a model."""
     model: Document = None
     """What is trained: a name in scenarios/models (or models/ beside the scenario), or {base: name, ...}."""
-    precision: Literal[
-        "fp8", "bf16", "fp8_delayed", "fp8_current", "fp8_block", "fp8_rowwise", "mxfp8", "nvfp4"
-    ] = "fp8"
+    precision: Literal["fp8", "bf16", "fp8_delayed", "fp8_current", "fp8_block", "fp8_rowwise", "mxfp8", "nvfp4"] = (
+        "fp8"
+    )
     """Format of matrix products: fp8 as DeepSeek-V3's recipe, bf16, or a recipe of TransformerEngine on the megatron
     stack. Compiled torch has torchao's: fp8_current, its float8 with a scale a tensor, fp8_rowwise, with a scale a row
     of what a product reads, and mxfp8, of dense layers that no tensor group shares."""

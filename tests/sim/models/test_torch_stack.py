@@ -154,15 +154,21 @@ def test_a_mixture_over_several_ranks_exchanges_rows():
 def test_float8_casts_each_operand_between_compiled_kernels():
     bf16, float8 = on(RUNS[0] | {"compiled": True}), on(RUNS[0] | {"compiled": True}, precision="fp8_current")
     unit = next(unit for unit in float8.units if unit.block)
-    # seven weights, and the four tensors that seven products read; backward seven gradients of outputs, both ways
-    for direction, casts, turned in (("F", 7 + 4, 0), ("B", 7, 7), ("W", 0, 4)):
+    # seven weights, and the four tensors that seven products read; backward seven gradients of outputs, both ways, two
+    # of them in one kernel with the activation, which is transposed there too
+    for direction, casts, turned in (("F", 7 + 4, 0), ("B", 6, 7), ("W", 0, 3)):
         here, there = ([k for p in own.parts(unit, direction) for k in p.kernels] for own in (float8, bf16))
         assert products(here) == products(there)
         assert sum(k.name.startswith("cast_") for k in here) == casts
         assert sum(k.name.startswith("transpose_") for k in here) == turned
         assert {k.op.precision for k in here if isinstance(k.op, Gemm)} == {"fp8"}
-        both = [k.op for k in here if k.op.kernels == 1 and getattr(k.op, "kind", "") == "cast_both"]
-        assert [op.read == op.write for op in both] == [True] * (7 * (direction == "B"))
+        both = [k.op for k in here if getattr(k.op, "kind", "") == "cast_both"]
+        assert [op.read == op.write for op in both] == [True] * (5 * (direction == "B"))
+        assert not any(k.name.startswith("swiglu") for k in here)
+    gated = [k.op for d in "FB" for p in float8.parts(unit, d) for k in p.kernels
+             if getattr(k.op, "kind", "").startswith("gated_")]  # fmt: skip
+    w, t = float8.lowering.family.made(float8.site.shape, unit).dense.width, float8.site.tokens
+    assert [(op.rows, op.read / w, op.write / w) for op in gated] == [(t, 4, 0), (t, 4, 1), (t, 6, 0), (t, 6, 5)]
     head = float8.units[-1]
     assert float8.parts(head, "F") == bf16.parts(head, "F")
     assert float8.lowering.kept(float8.site, unit) == bf16.lowering.kept(bf16.site, unit)
@@ -183,6 +189,17 @@ def test_float8_is_cast_before_it_is_gathered_by_each_rank_its_own(overlap):
     rows = {k.name: k.op.rows for k in here if k.name.startswith("cast_")}
     assert rows["cast_x_attn"] == rows["cast_x_mlp"] == float8.site.tokens // 8
     assert sum(k.name == "cast_w_q" for k in here) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp8_current", "fp8_rowwise", "mxfp8"])
+def test_no_operand_of_a_product_that_is_not_made_again_is_cast_again(precision):
+    """Of a checkpointed layer the last product is left out, and with it the casts of its input and weights."""
+    changes = {"cluster": {"node": "b200x8", "nodes": 1}, "batch": {"sequences": 8, "sequence_length": 4096}}
+    own = on(RUNS[0] | {"compiled": True}, precision=precision, recompute="full", **changes)
+    kernels = [k for p in own.parts(next(u for u in own.units if u.block), "B") for k in p.kernels if "again" in p.name]
+    names = [k.name for k in kernels]
+    assert names[-1] == ("up" if precision == "fp8_current" else "swiglu")
+    assert not [name for name in names if name.endswith("down")] and "cast_w_up" in names
 
 
 def by_rows(**changes):

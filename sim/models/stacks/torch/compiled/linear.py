@@ -7,8 +7,8 @@ that read it, and what backward needs of it is kept in float8, or comes of the l
 that share a layer tokens are cast before they are gathered (torchao/float8/float8_tensor_parallel.py), each by its own
 rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed: an output's gradient in the
 kernel that casts it, as Inductor was profiled on an H200 (numerics/card/timed/float8.json), unless it is gathered
-behind. There activations were in
-the kernels that cast them, without having been written in BF16; here they are written.
+behind. A gated activation is never written in BF16: the kernels that find its largest value, that cast it, and both
+that do so of its gradients (with what the weights' gradient needs of it) work it out anew.
 
 torchao's MXFP8 (torchao/prototype/mx_formats/mx_linear.py @06f5ff434, mx_mm) has scales of 32 elements along a
 product's depth: what forward reads is cast by rows, and BF16 is what it keeps; backward casts an output's gradient by
@@ -23,7 +23,7 @@ that finds its columns' largest values. Gradients are multiplied by cuBLAS witho
 fast-accum"), in kernels that work out both scales for each element in FP64 and take many times as long as their bytes
 do: of an input's gradients one that adds them up, of an activation's that which begins its own. So profiled and timed
 on an H200 (numerics/card/timed/float8.json), and what pytorch/torchtitan issue 1207 is about; forward's products
-(CUTLASS) take 0.90 to 1.22 of those with a scale a tensor there, 1.00 in the median of 21, and are priced as those.
+(CUTLASS) take 0.91 to 1.22 of those with a scale a tensor there, 0.97 in the median of 21, and are priced as those.
 """
 
 from collections.abc import Sequence
@@ -35,6 +35,8 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.torch import kernels
 from sim.models.stacks.torch.kernels import tiny
 
+OF_A_PRODUCT = tuple(f"{what}_[xw]_*" for what in ("amax", "scale", "cast", "order"))
+"""Patterns of names of what makes operands of a forward product."""
 BF16, BLOCKS, ROWS = "bf16", "mxfp8", "fp8_rowwise"
 
 
@@ -111,6 +113,23 @@ def cast_gradient(site: Shared, name: str, rows: int, width: int) -> list[Kernel
     return [*(_largest(name, rows, row) if by_rows(site) else _cast(site, name, rows, width)[:-1]), both]
 
 
+def gated(site: Shared, t: int, w: int, backward: bool = False) -> list[Kernel]:
+    """An activation with a gate, cast, out of both halves of its input; backward its gradients, from that of its
+    output, both ways, and itself transposed. [tokens, w], with a scale a tensor."""
+    row, byte = PLAIN_BF16.row_bytes(w), PLAIN_E4M3.row_bytes(w)
+    if backward:
+        largest = Kernel("amax_dy_gated", Memory("gated_largest_backward", t, 3 * row, 0.0))
+        cast = Kernel("cast_dy_gated", Memory("gated_cast_backward", t, 3 * row, 5 * byte))
+        return [largest, *[tiny(f"scale_dy_{name}", "fused") for name in ("gate", "up")], cast]
+    largest = Kernel("amax_x_down", Memory("gated_largest", t, 2 * row, 0.0))
+    return [largest, tiny("scale_x_down", "fused"), Kernel("cast_x_down", Memory("gated_cast", t, 2 * row, byte))]
+
+
+def joins(site: Shared, fan: int) -> bool:
+    """Whether an activation is in the casts around it: one with a gate, where a tensor has a scale."""
+    return fan > 1 and casts(site) and not blocks(site) and not by_rows(site)
+
+
 def linear(site: Shared, name: str, n: int, k: int) -> list[Kernel]:
     """[tokens, k] -> [tokens, n], of what is cast already."""
     if not casts(site):
@@ -167,8 +186,11 @@ def scaled(site: Shared, name: str, rows: int, width: int) -> list[Kernel]:
     return [Kernel(f"{name}_scaled", Memory("scaled_gradient", rows, row, row))] if by_rows(site) else []
 
 
-def weights(site: Shared, products: Sequence[tuple[str, int, int]], gathered: bool = False) -> list[Kernel]:
-    """Weight gradients of products that read one input, each a name, columns out and in. gathered: of `wgrad`."""
+def weights(
+    site: Shared, products: Sequence[tuple[str, int, int]], gathered: bool = False, turned: bool = False
+) -> list[Kernel]:
+    """Weight gradients of products that read one input, each a name, columns out and in. gathered: of `wgrad`.
+    turned: the input is there transposed."""
     name, _, k = products[0]
-    turned = _turned(site, f"x_{name}", site.tokens, k) if casts(site) else []
-    return turned + [kernel for each in products for kernel in wgrad(site, *each, gathered)]
+    before = _turned(site, f"x_{name}", site.tokens, k) if casts(site) and not turned else []
+    return before + [kernel for each in products for kernel in wgrad(site, *each, gathered)]

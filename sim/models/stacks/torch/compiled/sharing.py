@@ -43,11 +43,14 @@ def entered(site: Shared, products: Products, name: str, launched: Launched = li
     return before + sharing.fed(site, gather, lambda at: _all(at, products, launched))
 
 
-def left(site: Shared, products: Products, name: str, launched: Launched = linear) -> list[Kernel]:
+def left(
+    site: Shared, products: Products, name: str, launched: Launched = linear, read: list[Kernel] | None = None
+) -> list[Kernel]:
     """Products whose output is added up behind: of a block, or gradients of its input. Those of several products are
     added up on the rank first, which none of torch's patterns knows in chunks."""
     width = products[0][1] if launched is linear else products[0][2]
-    before = _read(site, products, launched is not linear) + ready(site, products, launched is not linear)
+    backward = launched is not linear
+    before = (_read(site, products, backward) if read is None else read) + ready(site, products, backward)
     if site.groups.chunked and len(products) == 1 and not (by_rows(site) and launched is not linear):
         return before + sharing.drained(site, lambda at: _all(at, products, launched), name, width)
     out = [*before, *_all(site, products, launched)]
