@@ -211,7 +211,8 @@ class StatesForm(Form):
     parameters: Literal["bf16", "fp8"] | None = None
     """The copies that products read; as precision has it unless said. bf16 beside precision fp8: they are quantised
     before each product. fp8 on megatron in fp8_delayed or fp8_current: parameters are cast where they are updated, and
-    gathered and kept so (--fp8-param-gather)."""
+    gathered and kept so (--fp8-param-gather). On torch in fp8_current: shards are cast before they are gathered
+    (torchao's enable_fsdp_float8_all_gather), by scales of whole tensors that are found once a step."""
 
 
 class RecomputeForm(Form):

@@ -7,8 +7,10 @@ that read it, and what backward needs of it is kept in float8, or comes of the l
 that share a layer tokens are cast before they are gathered (torchao/float8/float8_tensor_parallel.py), each by its own
 rank. Hopper multiplies rows by rows, so the weight gradient's operands are transposed: an output's gradient in the
 kernel that casts it, as Inductor was profiled on an H200 (numerics/card/timed/float8.json), unless it is gathered
-behind. A gated activation is never written in BF16: the kernels that find its largest value, that cast it, and both
-that do so of its gradients (with what the weights' gradient needs of it) work it out anew.
+behind. Parameters may come in float8 (`states.parameters`; WeightWithDynamicFloat8CastTensor of torchao/float8/
+fsdp_utils.py: shards are cast before a gather, their largest values found for all at once behind an update). A gated
+activation is never written in BF16: the kernels that find its largest value, that cast it, and both that do so of its
+gradients (with what the weights' gradient needs of it) work it out anew.
 
 torchao's MXFP8 (torchao/prototype/mx_formats/mx_linear.py @06f5ff434, mx_mm) has scales of 32 elements along a
 product's depth: what forward reads is cast by rows, and BF16 is what it keeps; backward casts an output's gradient by
@@ -28,7 +30,7 @@ on an H200 (numerics/card/timed/float8.json), and what pytorch/torchtitan issue 
 
 from collections.abc import Sequence
 
-from hwmodels.formats import MXFP8, PLAIN_BF16, PLAIN_E4M3
+from hwmodels.formats import E4M3, MXFP8, PLAIN_BF16, PLAIN_E4M3
 from hwmodels.op import Gemm, Memory
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -151,6 +153,8 @@ def ready(site: Shared, products: Sequence[tuple[str, int, int]], backward: bool
         return []
     if backward:
         return [kernel for name, n, k in products for kernel in _turned(site, f"w_{name}", n, k)]
+    if site.recipe.gather == E4M3:  # they came so
+        return []
     return [kernel for name, n, k in products for kernel in _cast(site, f"w_{name}", n, k)]
 
 
