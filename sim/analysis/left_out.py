@@ -137,9 +137,9 @@ def class_of(scenario: Scenario) -> Class:
 def _untimed(scenario: Scenario) -> bool:
     """Whether a run has kernels that no table holds: a block's, a format's, or a ring's that joins its steps in FP32
     (torch, tensor/experimental/_attention.py, _SDPAMerger)."""
-    shape, parallel, stack = scenario.model, scenario.parallel, scenario.stack
+    shape, parallel = scenario.model, scenario.parallel
     assert shape
-    ring = parallel.context > 1 and parallel.context_kind == "ring" and not stack.turns
+    ring = scenario.stack.name == "torch" and parallel.context > 1 and parallel.context_kind != "all_to_all"
     if scenario.precision == "nvfp4" or ring:
         return True
     own = family(shape.family)

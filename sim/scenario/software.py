@@ -151,7 +151,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
 
 def _torchaos(scenario: Scenario) -> Iterator[Finding]:
     """Precisions of torchao where torch.compile has not fused their casts, or does not get through them."""
-    if scenario.precision in ("fp8_current", "mxfp8") and not scenario.stack.compiled:
+    if scenario.precision in ("fp8_current", "fp8_rowwise", "mxfp8") and not scenario.stack.compiled:
         what = "torchao's casts are fast only where torch.compile fuses them"
         yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision {scenario.precision}: true"
     if scenario.precision == "mxfp8" and scenario.parallel.tensor > 1:

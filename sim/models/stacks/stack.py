@@ -15,8 +15,7 @@ class Kind(NamedTuple):
     axes: of the mesh, that a layer may be shared over. drains: the gradients of a stage are reduced when its own last
     backward is through, not when the rank is. units: gradients and parameters that are sharded move in units of a
     layer, beside compute, copied into and out of buffers (torch's fully_shard). waits: ranks with one stage wait for
-    their pipeline's messages (see sim.scenario.messages). turns: backward of a ring of keys and values goes the other
-    way round than forward (see sim.models.stacks.context).
+    their pipeline's messages (see sim.scenario.messages).
     """
 
     library: str
@@ -30,7 +29,6 @@ class Kind(NamedTuple):
     drains: bool = False
     units: bool = False
     waits: bool = False
-    turns: bool = False
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
@@ -42,7 +40,7 @@ KINDS = {
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
          "rope", "repeated", "compiled_ends", "update", "clips", "flat", "metrics"),
-        ("bf16", "fp8_current", "mxfp8"),
+        ("bf16", "fp8_current", "fp8_rowwise", "mxfp8"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
@@ -53,7 +51,7 @@ KINDS = {
             "bf16_prediction", "attention_precision", "output_layer",
         ),
         TRANSFORMER_ENGINE,
-        eager=True, axes=SHARED, waits=True, turns=True,
+        eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
@@ -193,11 +191,6 @@ class Stack:
     def units(self) -> bool:
         """Whether what is sharded moves in units of a layer (torch's fully_shard)."""
         return KINDS[self.name].units
-
-    @property
-    def turns(self) -> bool:
-        """Whether backward of a ring of keys and values ends with a rank's own, where their gradients are home."""
-        return KINDS[self.name].turns
 
     @property
     def launches(self) -> bool:
