@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, small
 from hwmodels.refused import Refused
 from hwmodels.units import US_NS
 from sim.assembly import machine
@@ -367,6 +367,24 @@ def test_megatrons_own_cross_entropy_is_in_fp32(tensor):
     head = next(unit for unit in own.units if unit.kind == "head")
     kept = [each.lowering.kept(each.site, head).at(each.site) for each in (theirs, own)]
     assert kept[1] - kept[0] == 2 * logits
+
+
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_an_unfused_cross_entropy_goes_over_all_logits_operation_by_operation(tensor):
+    plain, own = (
+        on(stack={"name": "megatron", "cross_entropy": name}, parallel={"tensor": tensor})
+        for name in ("plain", "native")
+    )
+    logits = own.site.tokens * own.site.shape.vocabulary
+    over = [k.op for k in loss(plain) if isinstance(k.op, Memory) and k.op.rows > 1]
+    by_row = ("strided", 4.68)
+    kinds = [("convert", 6), ("reduce", 4), by_row, ("elementwise", 8), ("reduce", 4), by_row, by_row, ("convert", 6)]
+    assert [(op.kind, pytest.approx(op.bytes() / logits)) for op in over] == kinds
+    assert sum(k.name.startswith("reduce_") for k in loss(plain)) == 3 * (tensor > 1)
+    assert sum(k.op == small("tiny") for k in loss(plain)) == 18
+    head = next(unit for unit in own.units if unit.kind == "head")
+    kept = [each.lowering.kept(each.site, head).at(each.site) for each in (plain, own)]
+    assert kept[0] == kept[1]
 
 
 def test_only_megatron_has_its_own_cross_entropy():
