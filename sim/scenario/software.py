@@ -76,6 +76,8 @@ class StackForm(Form):
     padded: bool | None = None
     """Of megatron with alltoall: each expert has as many rows as the mean, tokens above are dropped and gaps filled
     (moe_pad_expert_input_to_capacity with a capacity of 1), so that nobody counts rows or waits for numbers."""
+    sequential: bool | None = None
+    """Of megatron: experts multiply one after another, each by products of its own (moe_grouped_gemm off)."""
     accumulation: Literal["fused", "added"] | None = None
     """Of megatron: gradients of weights are added to those there in their products (fused, the default) or by a kernel
     each behind them (added: gradient_accumulation_fusion off)."""
@@ -186,6 +188,9 @@ def _mixed(stack: Stack, scenario: Scenario) -> Iterator[Finding]:
     if stack.padded and scenario.routing.kind != "balanced":
         what = "padded rows are as many for each expert"
         yield ("stack.padded", "routing.kind"), f"{what}; legal: false, or routing.kind balanced"
+    if stack.sequential and stack.fused_experts:
+        what = "a fused kernel has all experts"
+        yield ("stack.sequential", "stack.fused_experts"), f"{what}; legal: one of the two"
     if stack.fused_experts and scenario.precision != "mxfp8":
         yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
 

@@ -49,8 +49,8 @@ KINDS = {
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope", "router", "gating", "permute", "weighting", "padded", "accumulation",
-            "bf16_first", "bf16_last", "bf16_prediction", "attention_precision", "output_layer",
+            "scales", "casts", "rope", "router", "gating", "permute", "weighting", "padded", "sequential",
+            "accumulation", "bf16_first", "bf16_last", "bf16_prediction", "attention_precision", "output_layer",
         ),
         TRANSFORMER_ENGINE,
         eager=True, axes=SHARED, waits=True, turns=True,
@@ -131,9 +131,10 @@ class Stack:
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
     the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING.
     permute: fused, or PLAIN_PERMUTE. weighting: experts, or WEIGHED_SUMS. padded: each expert has as many rows as the
-    mean, and nobody counts them. accumulation: fused, or ADDED. bf16_first, bf16_last: layers at a model's beginning
-    and end that multiply in BF16 whatever the precision; bf16_prediction: those of what predicts further tokens do.
-    attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT. repeated:
+    mean, and nobody counts them. sequential: experts multiply one after another, each by itself. accumulation: fused or
+    ADDED. bf16_first, bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision;
+    bf16_prediction: those of what predicts further tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or
+    MXFP8_OUTPUT. repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
     FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update. flat: what is sharded of a layer is one
     tensor (FullyShardedDataParallel; fully_shard's are tensors). metrics: numbers that each rank gathers of all others
@@ -160,6 +161,7 @@ class Stack:
     permute: str = "fused"
     weighting: str = "experts"
     padded: bool = False
+    sequential: bool = False
     accumulation: str = "fused"
     bf16_first: int = 0
     bf16_last: int = 0

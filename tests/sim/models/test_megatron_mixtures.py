@@ -364,6 +364,20 @@ def test_sums_that_weigh_rows_are_sent_no_weights_and_keep_rows(permute):
     assert kept[1] - kept[0] == rows * row
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp8_current"])
+def test_experts_one_by_one_have_products_of_their_own_and_are_joined(precision):
+    grouped, one = (on(precision=precision, sequential=each) for each in (False, True))
+    for d, products in (("F", 2), ("B", 2), ("W", 2)):
+        ops = [[k.op for k in kernels(each, d) if k.name.startswith("experts_")] for each in (grouped, one)]
+        assert [len(each) for each in ops] == [products, 16 * products]
+        assert sum(op.flop() for op in ops[1]) == pytest.approx(sum(op.flop() for op in ops[0]))
+        assert {type(op) for op in ops[1]} == {Gemm}
+    joined = [k.name for d in "FB" for k in kernels(one, d) if k.name.startswith("join_") and "rows" in k.name]
+    assert joined == ["join_rows", "join_dx_rows"]
+    with pytest.raises(Exception, match=r"stack\.sequential: .*; legal: one of the two"):
+        on(precision="mxfp8", node="b200x8", sequential=True, fused_experts=True)
+
+
 @pytest.mark.parametrize("also", [{"dispatcher": "deepep"}, {"expert": 1}])
 def test_permutes_of_other_dispatchers_are_their_own(also):
     with pytest.raises(Exception, match=r"legal: fused, or alltoall and parallel\.expert 2 or more"):

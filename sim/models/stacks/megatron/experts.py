@@ -83,7 +83,7 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
     products = grouped(site, "experts_fc1", net.first, row), grouped(site, "experts_fc2", row, net.width)
     activation = [*clamped(site, experts), activate(site.expert_rows, net)]
-    out += [*_around(site, activation, *products), *added(site, experts)]
+    out += [*_around(site, activation, *products), *added(site, experts), *_joined(site, "join_rows")]
     out += [*_padded(site, "F"), *_scattered(site, "rows")]
     out += _sorted(site, "F")
     out += _added_up(site, experts)
@@ -92,6 +92,14 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
         out += [fused("add_shared", own, h, 2, 1)]
     return [*out, fused("residual", own, h, 2, 1)]
+
+
+def _joined(site: Shared, name: str) -> list[Kernel]:
+    """Rows of experts that went one by one, in one tensor again."""
+    if not site.stack.sequential or site.local_experts == 1:
+        return []
+    row = PLAIN_BF16.row_bytes(site.shape.sent)
+    return [Kernel(name, Memory("join", site.expert_rows, row, row))]
 
 
 def _added_up(site: Shared, experts: Experts) -> list[Kernel]:
@@ -145,7 +153,7 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     products = (("experts_fc2", row, net.width), ("experts_fc1", net.first, row))
     gradients = [grouped(site, *each, "dgrad") for each in products]
     out += _around(site, [activate_backward(site.expert_rows, net), *clamped_backward(site, experts)], *gradients)
-    out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
+    out += [*_joined(site, "join_dx_rows"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
     if _plain(site):
         sums = [*unfused.summed(site, "permute_bwd", "scatter"), *unfused.likely_backward(site, experts.number)]
         return [*out, *_sorted(site, "B", likely=True), *sums]
