@@ -61,7 +61,7 @@ class StackForm(Form):
     rope: Literal["own", "complex", "plain"] | None = None
     """own: torch's on halves of a head, megatron's fused kernel (the default). complex, of torch: as complex numbers in
     FP32, which torch.compile does not fuse. plain, of megatron: operation by operation (apply_rope_fusion off, and
-    YaRN with a factor, as GPT-OSS has it); attention in latents has the fused kernel anyway."""
+    YaRN with a factor, as GPT-OSS has it)."""
     router: Literal["fused", "plain"] | None = None
     """Of megatron, a mixture's router: fused (the default) or plain, its scores, choices and auxiliary loss operation
     by operation (moe_router_fusion off)."""
