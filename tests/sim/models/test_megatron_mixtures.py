@@ -326,7 +326,7 @@ def test_permutes_that_are_not_fused_wait_for_their_places_and_go_chunk_by_chunk
 
 
 def test_rows_come_back_by_scatter_add_and_gradients_of_places_by_index_add():
-    """On an H200 32,768 rows of 2,048 take 536 and 248 us so, not 93 as their bytes would (docs/EVIDENCE.md, 275)."""
+    """On an H200 32,768 rows of 2,048 take 536 and 248 us so, not 93 as their bytes would (docs/EVIDENCE.md, 270)."""
     plain = on(permute="plain", node="h200x8")
     took = [
         plain.pricer.price(next(k.op for k in kernels(plain, d) if k.name == name)).ns

@@ -28,7 +28,7 @@ FP32 = 4.0
 """Bytes of a number in FP32."""
 BY_ELEMENT = 2.34
 """Bytes of an element that a kernel would read, and write, if it went as fast as strided copies of BF16: of one in FP32
-that reads a number a row beside (374 to 392 us of 131.6 million elements on an H200, docs/EVIDENCE.md, 275)."""
+that reads a number a row beside (374 to 392 us of 131.6 million elements on an H200, docs/EVIDENCE.md, 270)."""
 LABELS, LOSSES, LESS_ONE = 10, 2, 6
 """Small kernels of an unfused loss over a token's label: where it is in a rank's part of the vocabulary (two
 comparisons, and their union), its place (a copy, a difference, zeros elsewhere), a row's number, its logit and a copy

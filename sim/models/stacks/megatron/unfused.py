@@ -7,7 +7,7 @@ it is known how many there are. Chunks are cut by torch.split and put in another
 its own. Where each expert has as many rows (`stack.padded`), places come from a sort of each expert's tokens, and
 chunks change order as one transposed copy.
 
-Kernels of eight shapes on an H200 (docs/EVIDENCE.md, 275; 1,024 to 8,192 tokens, rows of 2,048 to 7,168): the gradient
+Kernels of eight shapes on an H200 (docs/EVIDENCE.md, 270; 1,024 to 8,192 tokens, rows of 2,048 to 7,168): the gradient
 of an index_select is index_add_, which reaches 0.72 to 0.80 TB/s of its three rows, as torch's tables have it
 (`scatter`). scatter_add_ reaches 1.45 to 1.63 TB/s of them, products with a number a row and
 transposed copies 1.3 to 1.7, all of which go element by element, as `strided` copies do. The sort takes 14 to 36 us.
