@@ -2,7 +2,8 @@
 
 A step's joules and time are those of its micro-batches, of all stages together, with the exchanges that compute waits
 for, and of its updates. Bubbles are no rest: a power limit looks at tens of ms, in which a stage is busy or is not.
-What runs beside compute draws besides, and is left out.
+What runs beside compute draws besides, and is left out: exchanges in steps that are pairs, but not where a pipeline
+fills or drains.
 """
 
 from collections import Counter
@@ -38,7 +39,7 @@ def paced(plan: Plan, machine: Machine) -> Machine:
     if not paces(machine.pricer):
         return machine
     own = rested(machine)
-    total = _Sum(own, plan.overlapped or plan.paired)
+    total = _Sum(own, waiting(plan))
     for unit, count in Counter(like for each in own.units for like in alike((each,))).items():
         for direction in "FBW":
             for part in own.parts(unit, direction):
@@ -50,12 +51,18 @@ def paced(plan: Plan, machine: Machine) -> Machine:
     return machine.at(round(clock, DIGITS))
 
 
-class _Sum:
-    """What kernels come to, in ns and joules at the rested clock; paced_ns: of those that the clock paces. hidden:
-    whether exchanges run beside compute of another micro-batch."""
+def waiting(plan: Plan) -> float:
+    """The part of a step's exchanges that compute waits for: those of forwards and gradients in no pair."""
+    alone = Counter("+" in step.kind for steps in plan.program.steps for step in steps if step.kind != "W")
+    return alone[False] / (alone[False] + 2 * alone[True])
 
-    def __init__(self, machine: Machine, hidden: bool) -> None:
-        self.machine, self.hidden = machine, hidden
+
+class _Sum:
+    """What kernels come to, in ns and joules at the rested clock; paced_ns: of those that the clock paces. waiting: the
+    part of exchanges that run beside no compute of another micro-batch."""
+
+    def __init__(self, machine: Machine, waiting: float) -> None:
+        self.machine, self.waiting = machine, waiting
         self.ns = self.paced_ns = self.joules = 0.0
 
     def add(self, part: Part, times: int) -> None:
@@ -67,10 +74,10 @@ class _Sum:
                 self.ns += times * (ns + gap * kernel.op.kernels)
                 self.paced_ns += times * ns * isinstance(kernel.op, PACED)
                 self.joules += times * pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention)
-            elif kernel.lane == COMMUNICATION and not (kernel.ahead or kernel.piece or self.hidden):
-                ns = price(kernel.op).ns
-                self.ns += times * ns
-                self.joules += times * pace.joules(kernel.op, ns, self._sms(kernel))
+            elif kernel.lane == COMMUNICATION and self.waiting and not (kernel.ahead or kernel.piece):
+                waited = self.waiting * price(kernel.op).ns
+                self.ns += times * waited
+                self.joules += times * pace.joules(kernel.op, waited, self._sms(kernel))
 
     def update(self, ns: float) -> None:
         """Of updates, so long."""

@@ -78,7 +78,8 @@ ELSEWHERE = {
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
     "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded", "stack.fused_experts",
     "stack.norms", "stack.scales", "stack.casts", "stack.early_stop", "stack.rope", "stack.router",
-    "stack.gating", "stack.permute", "stack.accumulation", "stack.bf16_first", "stack.bf16_last",
+    "stack.gating", "stack.permute", "stack.weighting", "stack.padded", "stack.sequential", "stack.accumulation",
+    "stack.bf16_first", "stack.bf16_last",
     "stack.bf16_prediction", "stack.attention_precision", "stack.output_layer",
     "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips", "stack.flat", "stack.metrics",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong

@@ -66,6 +66,28 @@ def test_waiting_for_exchanges_is_a_rest():
     assert waits < hidden
 
 
+def mixed(sequences, paired):
+    return lay_out(from_mapping({
+        "cluster": {"node": "h100x8", "nodes": 4}, "model": "qwen3_30b_a3b", "precision": "bf16", "stack": "megatron",
+        "schedule": {"name": "interleaved", "chunks": 2}, "parallel": {"pipeline": 4, "expert": 8},
+        "batch": {"sequences": sequences, "sequence_length": 4096}, "comm": {"collectives": "nccl"},
+        "overlap": {"expert": paired}, "outputs": ["result"],
+    }))  # fmt: skip
+
+
+def test_exchanges_of_no_pair_are_a_rest():
+    """Those of forwards that fill a pipeline and of gradients that drain it; with 64 micro-batches they are fewer."""
+    few, many = mixed(64, True), mixed(512, True)
+    steps = [step.kind for position in few.program.steps for step in position]
+    exchanged = [step.kind.count("F") + step.kind.count("B") for position in few.program.steps for step in position]
+    alone = sum(count for kind, count in zip(steps, exchanged, strict=True) if "+" not in kind)
+    assert clock.waiting(few) == pytest.approx(alone / sum(exchanged)) and 0 < alone < sum(exchanged)
+    assert clock.waiting(many) < 0.5 * clock.waiting(few)
+    assert clock.waiting(mixed(64, False)) == 1.0
+    one, more, none = (machine(each).pricer.clock for each in (few, many, mixed(64, False)))
+    assert none < one < more
+
+
 @pytest.mark.parametrize(("tensor", "watts"), [(1, 700), (8, 450)])
 def test_the_clock_times_the_time_it_makes_is_what_the_limit_allows(tensor, watts):
     """Joules of micro-batches, of awaited exchanges and of updates, one by one, for one stage of a rank."""
