@@ -24,7 +24,8 @@ RESTED = 1.0
 
 def paces(pricer: Pricer) -> bool:
     """Whether joules of what it prices are known: a library's kernels on a metered card, or one that draws alike."""
-    known = pace.known(pricer.device) and pricer.published is None
+    own = pricer.published
+    known = pace.metered(own) and pricer.device.power_w > 0 if own else pace.known(pricer.device)
     return known and any(tables.library and not tables.sparse for tables in pricer.shelf)
 
 
@@ -45,7 +46,7 @@ def paced(plan: Plan, machine: Machine) -> Machine:
                 total.add(part, count * plan.micro_batches)
     if not plan.scenario.optimizer.offloaded:
         total.update(sum(optimizer.tail(plan, own, at).update_ns for at in range(plan.program.positions)))
-    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus)
+    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus, total.own)
     clock = pace.clock(least, lambda clock: round(total.ns + (clock - RESTED) * total.paced_ns))
     return machine.at(round(clock, DIGITS))
 
@@ -56,6 +57,8 @@ class _Sum:
 
     def __init__(self, machine: Machine, hidden: bool) -> None:
         self.machine, self.hidden = machine, hidden
+        self.own = machine.pricer.published
+        self.slowed = pace.slowed(machine.pricer.device, self.own)
         self.ns = self.paced_ns = self.joules = 0.0
 
     def add(self, part: Part, times: int) -> None:
@@ -65,17 +68,19 @@ class _Sum:
             if kernel.lane in (COMPUTE, WEIGHT):
                 ns = price(kernel.op).ns
                 self.ns += times * (ns + gap * kernel.op.kernels)
-                self.paced_ns += times * ns * isinstance(kernel.op, PACED)
-                self.joules += times * pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention)
+                paced = isinstance(kernel.op, PACED)
+                self.paced_ns += times * ns * paced
+                drawn = pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention, self.own)
+                self.joules += times * drawn * (self.slowed if paced else 1.0)
             elif kernel.lane == COMMUNICATION and not (kernel.ahead or kernel.piece or self.hidden):
                 ns = price(kernel.op).ns
                 self.ns += times * ns
-                self.joules += times * pace.joules(kernel.op, ns, self._sms(kernel))
+                self.joules += times * pace.joules(kernel.op, ns, self._sms(kernel), own=self.own)
 
     def update(self, ns: float) -> None:
         """Of updates, so long."""
         self.ns += ns
-        self.joules += pace.UPDATE_W * ns / NS_PER_S
+        self.joules += pace.update_w(self.own) * ns / NS_PER_S
 
     def _sms(self, kernel: Kernel) -> float:
         """The part of a card's SMs that an exchange has."""

@@ -87,11 +87,11 @@ EXPECTED = {
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
-        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"clock": "1.51 GHz"}}, "nodes": 1},
+        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"power": "735 W"}}, "nodes": 1},
         "model": {"base": "llama3_70b", "layers": 12},
         "stack": {"name": "megatron"}, "precision": "bf16",
         "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
-        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},
+        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": False, "parameters": False},
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
