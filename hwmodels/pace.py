@@ -11,8 +11,8 @@ they reach, so theirs goes by SMs and time, and so does an exchange's, which cop
 numbers.
 
 Blackwell's products draw what their own `clock` says: how many times as long a card's metered ones take under its limit
-as rested (`hwmodels.kernels`), so by the same law its square times the limit, above an idle card. What others draw
-beside them was published kernel by kernel with the watts of B200s and GB200s (`BLACKWELL`).
+as rested (`hwmodels.kernels`), so by the same law its square times the limit, above an idle card. Attention was
+published kernel by kernel with the watts of B200s and GB200s (`BLACKWELL`); others draw as on the H200.
 """
 
 import math
@@ -41,24 +41,22 @@ UPDATE = "adam"
 
 
 class Blackwell(NamedTuple):
-    """Watts of a Blackwell card: of an idle one at its clock, and above it of kernels that memory bounds and of the
-    update; of attention forward and backward as parts of what the card's products in BF16 draw."""
+    """Watts of an idle Blackwell card at its clock; what attention draws above them, forward and backward, as parts of
+    what the card's products in BF16 do."""
 
     idle: float
-    memory: float
-    update: float
     forward: float
     backward: float
 
 
-BLACKWELL = Blackwell(220.0, 535.0, 340.0, 0.75, 0.69)
-"""NVML's watts of single kernels that ran for a second and more, operands random (ai-dynamo/aiconfigurator, Apache-2.0,
-@095f58a51c4c: TensorRT-LLM 1.3.0rc15 on a B200, limit 1,000 W; rc17 on a GB200, 1,200 W). Idle: the least of 55,657 and
-127,655 products is 244 and 206 W, less 8 as of an H200's there (126) over a rested one (118). Attention: of 677 and 641
-kernels in BF16 at the limit (0.3 to 10 ms, from 16 heads of 128 over 4,096 tokens on) times over bursts are 1.04 on
-both in the median, which is 833 and 1,027 W rested; BF16 products 1,024 and 1,475. Memory: reads of weights for one row
-draw 695 and 743 W, attention of answers 310 to 400. Backward attention and updates: the H200's over its forward and
-its kernels that memory bounds."""
+BLACKWELL = Blackwell(220.0, 0.75, 0.69)
+"""NVML's watts of single kernels that ran for a second and more (ai-dynamo/aiconfigurator @095f58a51c4c, Apache-2.0:
+TensorRT-LLM 1.3.0rc15 on a B200, limit 1,000 W; rc17 on a GB200, 1,200 W; operands random). Idle: the least of 55,657
+and 127,655 products is 244 and 206 W, less 8 as of an H200's there (126) over a rested one (118). Attention: of 677 and
+641 kernels in BF16 at the limit (0.3 to 10 ms, from 16 heads of 128 over 4,096 tokens on) times over bursts are 1.04 on
+both in the median, which is 833 and 1,027 W rested; BF16 products 1,024 and 1,475. Backward: the H200's over its
+forward. Kernels that memory bounds draw as an H200's: products of up to 16 rows, which read their weights, have 450 to
+490 and 440 to 480 W above idle in the medians of vLLM 0.22.0's rows there (weights unset), 447 to 480 on an H200."""
 ARCHITECTURE = "blackwell"
 
 CLOSE, ROUNDS = 1e-5, 20
@@ -82,11 +80,6 @@ def above(device: Device, own: Kernels | None) -> float:
     return max(1.0, (device.power_w or load_once(MEASURED).power_w) - power.IDLE_W)
 
 
-def update_w(own: Kernels | None) -> float:
-    """Watts of an update, above an idle card."""
-    return BLACKWELL.update if own else UPDATE_W
-
-
 def joules(op: object, ns: float, sms: float = 1.0, attention: str = CUDNN, own: Kernels | None = None) -> float:
     """Above an idle card, of an operation that takes so many ns at the rested clock on a part `sms` of the card's SMs.
     attention: whose kernel of it runs, of `hwmodels.attention`. own: kernels that were published of the card."""
@@ -107,15 +100,13 @@ def _watts(op: object, attention: str) -> float:
 
 
 def _blackwell(op: object, own: Kernels) -> float:
-    if isinstance(op, Memory):
-        return BLACKWELL.update if op.kind == UPDATE else BLACKWELL.memory
-    limit = above(load_once(own.device), own)
+    if not isinstance(op, Attention | Gemm | GroupedGemm):
+        return _watts(op, CUDNN)
+    alone = own.products["bf16" if isinstance(op, Attention) else op.precision].clock
+    watts = above(load_once(own.device), own) * math.pow(alone, 1 / power.EXPONENT)
     if isinstance(op, Attention):
-        part = BLACKWELL.forward if op.direction == "forward" else BLACKWELL.backward
-        return part * limit * math.pow(own.products["bf16"].clock, 1 / power.EXPONENT)
-    if isinstance(op, Gemm | GroupedGemm):
-        return limit * math.pow(own.products[op.precision].clock, 1 / power.EXPONENT)
-    return BLACKWELL.memory
+        watts *= BLACKWELL.forward if op.direction == "forward" else BLACKWELL.backward
+    return watts
 
 
 def slowed(device: Device, own: Kernels | None) -> float:

@@ -80,7 +80,7 @@ class _Sum:
     def update(self, ns: float) -> None:
         """Of updates, so long."""
         self.ns += ns
-        self.joules += pace.update_w(self.own) * ns / NS_PER_S
+        self.joules += pace.UPDATE_W * ns / NS_PER_S
 
     def _sms(self, kernel: Kernel) -> float:
         """The part of a card's SMs that an exchange has."""

@@ -62,13 +62,13 @@ def test_a_blackwell_step_draws_what_its_limit_allows():
     step = [k for unit in card.units for way in "FBW" for part in card.parts(unit, way) for k in part.kernels]
     step = [kernel for kernel in step if kernel.lane in (COMPUTE, WEIGHT)]
     above = device.power_w - pace.BLACKWELL.idle
-    watts = {"Gemm": above * kernels.products["bf16"].clock ** 2, "Memory": pace.BLACKWELL.memory}
+    watts = {"Gemm": above * kernels.products["bf16"].clock ** 2, "Memory": pace.MEMORY_W}
     drawn = sum(
-        price(k.op).ns * watts.get(type(k.op).__name__, watts["Gemm"] * pace.BLACKWELL[3 + (k.op[0] == "backward")])
+        price(k.op).ns * watts.get(type(k.op).__name__, watts["Gemm"] * pace.BLACKWELL[1 + (k.op[0] == "backward")])
         for k in step
     )
     update = optimizer.tail(laid, card, 0).update_ns
-    least = (4 * drawn + pace.BLACKWELL.update * update) / above * unlike.off(device, 4).ratio ** 2
+    least = (4 * drawn + pace.UPDATE_W * update) / above * unlike.off(device, 4).ratio ** 2
     slowed = sum(price(kernel.op).ns for kernel in step if isinstance(kernel.op, PACED))
     each = sum(price(k.op).ns for k in step) + card.pricer.launch_gap_ns * sum(k.op.kernels for k in step)
     at = own.pricer.clock
