@@ -237,6 +237,9 @@ def test_parameters_of_mlperfs_v3_are_gathered_stage_by_stage_or_by_the_validati
     ("MB-253", {"scales": "both"}),  # MXFP8 of 25.11: TransformerEngine 2.9
     ("MB-084", {"norms": "cudnn"}),  # V3 of 26.04 on GB200s
     ("MLP-017", {"scales": "both", "casts": "apart"}),  # NVFP4 of MLPerf v5.1
+    ("MB-035", {"scales": "both"}),  # NVFP4 of 26.06: TransformerEngine 2.16
+    ("MLP6-010", {"scales": "both"}),  # NVFP4 of MLPerf v6.0
+    ("MB-014", {}),  # NVFP4 of 26.08
     ("DGXC-001", {}),
 ])  # fmt: skip
 def test_a_release_says_what_it_launches(name, expected):
