@@ -25,7 +25,8 @@ RESTED = 1.0
 
 def paces(pricer: Pricer) -> bool:
     """Whether joules of what it prices are known: a library's kernels on a metered card, or one that draws alike."""
-    known = pace.known(pricer.device) and pricer.published is None
+    own = pricer.published
+    known = pace.metered(own) and pricer.device.power_w > 0 if own else pace.known(pricer.device)
     return known and any(tables.library and not tables.sparse for tables in pricer.shelf)
 
 
@@ -46,7 +47,7 @@ def paced(plan: Plan, machine: Machine) -> Machine:
                 total.add(part, count * plan.micro_batches)
     if not plan.scenario.optimizer.offloaded:
         total.update(sum(optimizer.tail(plan, own, at).update_ns for at in range(plan.program.positions)))
-    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus)
+    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus, total.own)
     clock = pace.clock(least, lambda clock: round(total.ns + (clock - RESTED) * total.paced_ns))
     return machine.at(round(clock, DIGITS))
 
@@ -63,6 +64,8 @@ class _Sum:
 
     def __init__(self, machine: Machine, waiting: float) -> None:
         self.machine, self.waiting = machine, waiting
+        self.own = machine.pricer.published
+        self.slowed = pace.slowed(machine.pricer.device, self.own)
         self.ns = self.paced_ns = self.joules = 0.0
 
     def add(self, part: Part, times: int) -> None:
@@ -72,12 +75,14 @@ class _Sum:
             if kernel.lane in (COMPUTE, WEIGHT):
                 ns = price(kernel.op).ns
                 self.ns += times * (ns + gap * kernel.op.kernels)
-                self.paced_ns += times * ns * isinstance(kernel.op, PACED)
-                self.joules += times * pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention)
+                paced = isinstance(kernel.op, PACED)
+                self.paced_ns += times * ns * paced
+                drawn = pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention, self.own)
+                self.joules += times * drawn * (self.slowed if paced else 1.0)
             elif kernel.lane == COMMUNICATION and self.waiting and not (kernel.ahead or kernel.piece):
                 waited = self.waiting * price(kernel.op).ns
                 self.ns += times * waited
-                self.joules += times * pace.joules(kernel.op, waited, self._sms(kernel))
+                self.joules += times * pace.joules(kernel.op, waited, self._sms(kernel), own=self.own)
 
     def update(self, ns: float) -> None:
         """Of updates, so long."""

@@ -51,7 +51,8 @@ class StackForm(Form):
     its own kernel unless said, or plain, operation by operation in FP32 where nothing compiles them."""
     scales: Literal["both", "weights", "none"] | None = None
     """Of megatron in mxfp8 or nvfp4: sides of a product whose scales are put in the tensor cores' order by a kernel of
-    their own before each: both (TransformerEngine before 2.12), weights (the default) or none (July 2026 and later)."""
+    their own before each: both (TransformerEngine before 2.12, NVFP4's before 2.17), weights (the default) or none
+    (July 2026 and later)."""
     casts: Literal["joined", "apart"] | None = None
     """Of megatron in nvfp4: rows and transformed columns are cast by one kernel (joined, the default) or by two (apart:
     TransformerEngine before 2.14)."""

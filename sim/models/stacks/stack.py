@@ -77,8 +77,9 @@ later, pytorch/csrc/extensions/normalization.cpp, rmsnorm_fwd; before 2.9 under 
 BOTH, WEIGHTS, NONE = "both", "weights", "none"
 """Of a product's sides, those whose scales of blocks (MXFP8, NVFP4) are put in the order of tensor cores by a kernel of
 their own before each product: TransformerEngine before 2.12 (pytorch/csrc/extensions/gemm.cpp, swizzle_scaling_factors
-of A and of B); from 2.12 on, whose casts write activations' so (`optimize_for_gemm`, 99df88106 of 2026-01-16); from
-42cb81b14 of 2026-06-24 on, whose casts of weights do too, unless parameters are kept in FP8."""
+of A and of B), NVFP4's before 2.17 (pull request 3011 of 2026-06-05); from then on, whose casts write activations' so
+(`optimize_for_gemm`, MXFP8's by 99df88106 of 2026-01-16); from 42cb81b14 of 2026-06-24 on, whose casts of weights do
+too, unless parameters are kept in FP8."""
 APART = "apart"
 """NVFP4's rows are cast by a kernel and its columns, behind a Hadamard transform, by another (TransformerEngine before
 2.14, pytorch/csrc/quantizer.cpp, NVFP4Quantizer::quantize_impl; then nvte_quantize_with_hadamard_transform)."""

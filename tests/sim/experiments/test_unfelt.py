@@ -246,14 +246,14 @@ def test_warps_are_of_kernels_that_have_them(dispatcher, collectives, why):
     assert said == ([f"comm.warps changes nothing: {why} what is exchanged, timed as it was measured"] if why else [])
 
 
-@pytest.mark.parametrize("node", ["b200x8", "h100x8"])
+@pytest.mark.parametrize("node", ["b200x8", "h100x8", "a100x8"])
 def test_watts_are_felt_where_a_card_of_the_architecture_was_metered(node):
     key = "cluster.node.device.power"
     own = load(
         LLAMA, (*SMALL, "model.layers=4", "stack=torch", "precision=bf16", f"cluster.node={node}", f"{key}=500 W")
     )
-    line = f"{key} changes nothing: what watts leave of a clock is not known of blackwell"
-    assert [each for each in unfelt(own, further=False) if each.startswith(key)] == [line] * (node == "b200x8")
+    line = f"{key} changes nothing: what watts leave of a clock is not known of ampere"
+    assert [each for each in unfelt(own, further=False) if each.startswith(key)] == [line] * (node == "a100x8")
 
 
 LEVELS = "cluster.node.device.hierarchy"

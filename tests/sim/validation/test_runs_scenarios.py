@@ -87,11 +87,11 @@ EXPECTED = {
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
-        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"clock": "1.51 GHz"}}, "nodes": 1},
+        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"power": "735 W"}}, "nodes": 1},
         "model": {"base": "llama3_70b", "layers": 12},
         "stack": {"name": "megatron"}, "precision": "bf16",
         "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
-        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},
+        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": False, "parameters": False},
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
@@ -257,6 +257,9 @@ def test_parameters_of_mlperfs_v3_are_gathered_stage_by_stage_or_by_the_validati
     ("MB-253", {"scales": "both"}),  # MXFP8 of 25.11: TransformerEngine 2.9
     ("MB-084", {"norms": "cudnn"}),  # V3 of 26.04 on GB200s
     ("MLP-017", {"scales": "both", "casts": "apart"}),  # NVFP4 of MLPerf v5.1
+    ("MB-035", {"scales": "both"}),  # NVFP4 of 26.06: TransformerEngine 2.16
+    ("MLP6-010", {"scales": "both"}),  # NVFP4 of MLPerf v6.0
+    ("MB-014", {}),  # NVFP4 of 26.08
     ("DGXC-001", {}),
 ])  # fmt: skip
 def test_a_release_says_what_it_launches(name, expected):
