@@ -23,7 +23,7 @@ from hwmodels.op import Collective, Gemm, GroupedGemm, Memory
 from hwmodels.units import MICRO
 from sim.communication.exchange.direct import Decode, seconds
 from sim.serving.cached import BF16, MASKED, TILE, Block, Cached, Notify, PerHead
-from sim.serving.values import SGLANG, TENSORRT_LLM
+from sim.serving.values import SGLANG, SGLANG_0_4_6, TENSORRT_LLM
 
 FOLDER = Path(__file__).parent / "kernels"
 GRAPH = "_graph"
@@ -33,13 +33,16 @@ FILES = (
     f"gb200{GRAPH}", f"gb300{GRAPH}", "mi300x", "mi355x",
 )  # fmt: skip
 """Files, each of its card; a card's own that come first are asked first."""
-OF_ENGINES: dict[str, tuple[str, ...]] = {TENSORRT_LLM: (f"h200_trtllm{GRAPH}", f"b200_trtllm{GRAPH}")}
+OF_ENGINES: dict[str, tuple[str, ...]] = {
+    TENSORRT_LLM: (f"h200_trtllm{GRAPH}", f"b200_trtllm{GRAPH}"), SGLANG_0_4_6: (f"h200_sglang_0_4_6{GRAPH}",),
+}  # fmt: skip
 """Engine -> files of kernels that it runs and others do not: asked before all others where it serves."""
 RACK = "gb"
 """Begins the names of cards of which a node has 72."""
-DONORS = ("h800", "h100", f"h100{GRAPH}", f"h200_deepgemm{GRAPH}")
-"""Whose rows stand for cards without rows of a kind: DeepGEMM's and FlashMLA's of an H800, exchanges of H100s in a DGX
-on 400 Gb/s InfiniBand, the rest of an H100 in graphs, DeepGEMM's masked products of an H200."""
+DONORS = ("h800", "h100", f"h100{GRAPH}", f"h200_deepgemm{GRAPH}", f"h200_sglang_0_4_6{GRAPH}")
+"""Whose rows stand for cards without rows of a kind, an engine's own first: DeepGEMM's and FlashMLA's of an H800,
+exchanges of H100s in a DGX on 400 Gb/s InfiniBand, the rest of an H100 in graphs, DeepGEMM's masked products of an
+H200, and its other ones of the version in SGLang 0.4.6."""
 DISPATCH_ROW, COMBINE_ROW, CHOSEN, GPUS = 7168 + 224 + 16, 14336, 8, 8
 """Of exchanges: bytes of a row (values, scales and metadata; BF16), experts of a token, GPUs of a node."""
 MLA, GQA = (576, 512), (128, 128)
@@ -203,8 +206,9 @@ def spread(file: str, kind: str) -> float:
 
 @cache
 def _file(device: str, kind: str, engine: str) -> str:
-    """The file that tells a kind on a device: its own, or a donor's."""
-    return next(file for file in (*_own(device, engine), *DONORS) if kind in _rows(file))
+    """The file that tells a kind on a device: its own, or a donor's, of which the engine's comes first."""
+    donors = sorted(DONORS, key=lambda file: file not in OF_ENGINES.get(engine, ()))
+    return next(file for file in (*_own(device, engine), *donors) if kind in _rows(file))
 
 
 @cache

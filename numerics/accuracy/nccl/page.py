@@ -59,7 +59,9 @@ trees with LL128 fill before they run were chosen knowing these rows: no blind c
 H20 cluster with NCCL 2.21.5, A100s on EFA, which gave less than 400 Gb/s a node, A100s' trees with LL128 from 4 MiB
 on, and two rows else. **All-gathers, reduce-scatters, all-to-alls and messages across domains were not published for
 any GPU**: there the model stands on the ring's arithmetic alone. All of them carry a spread of {spread:.0%} (root mean
-square of the logarithms here: {rms:.0%}).
+square of the logarithms here: {rms:.0%}). One blind check: rings of 12 and 24 GB200s, four and eight of each of three
+racks, have all their NICs (197 and 394 GB/s of bus bandwidth at 16 GiB, here 2.4 % less; NVIDIA/nccl issue 1801), and
+NCCL takes them there without NVLS, as here; trees that are asked for reach 234 and 486 GB/s (here 162 and 184).
 
 A *domain* is what NVLink joins: 8 GPUs, or the 72 of a rack. *SMs*: channels of the collective, which it holds while it
 runs.

@@ -12,7 +12,7 @@ from hwmodels.nccl import figures, timing, tuner
 from hwmodels.nccl.library import Library
 from hwmodels.nccl.way import LL, LL128, NVLS, PROTOCOLS, RING, SHARP, SIMPLE, TREE, Way
 from hwmodels.op import Collective, Send
-from hwmodels.units import GIB, KIB, MIB, MICRO
+from hwmodels.units import GIB, GIGA, KIB, MIB, MICRO
 
 SERVERS = ("a100x8", "h100x8", "h800x8", "b200x8", "gb200x72")
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all")
@@ -206,3 +206,14 @@ def test_switches_of_the_fabric_reduce_across_domains() -> None:
     assert Library("hopper", RING).take(op, fabric).way == Way(RING, SIMPLE)
     assert Library("hopper").take(op._replace(kind="all_gather"), fabric).way.algorithm == RING
     assert timing.seconds(Way(RING, LL128), op, links, generation, own) > 0 and LL in PROTOCOLS
+
+
+@pytest.mark.parametrize("ranks, ring_gb_s", [(12, 196.8), (24, 393.7)])
+def test_rings_of_few_gpus_of_three_racks_have_all_their_nics(ranks: int, ring_gb_s: float) -> None:
+    """GB200s, four and eight of each of three racks, 16 GiB, NCCL_NVLS_ENABLE=0: rings are what NCCL 2.27.3 takes, and
+    their bus bandwidths are those of NVIDIA/nccl issue 1801, which was found after the model was made."""
+    op, (links, generation, _) = Collective("all_reduce", 16 * GIB, ranks, 3), setting("gb200x72")
+    ways = dict(tuner.estimates(generation, op, links))
+    assert min((way for way in ways if way.algorithm in (RING, TREE)), key=ways.__getitem__) == Way(RING, SIMPLE)
+    bus = 2 * (ranks - 1) / ranks * op.size / seconds("gb200x72", Way(RING, SIMPLE), op)
+    assert bus / GIGA == pytest.approx(ring_gb_s, rel=0.03)

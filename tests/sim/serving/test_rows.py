@@ -82,17 +82,17 @@ def test_answers_that_choose_as_was_counted_take_as_long() -> None:
 
 
 def test_gains_of_two_micro_batches_in_points() -> None:
-    """SGLang, EP72 of H100s: -27 % at 32 sequences and prompts' 31 % are not within 5 points; +25.5 % at 256 is, but
-    for draws of experts' popularity (4.8 to 5.6 points)."""
+    """SGLang, EP72 of H100s: +25.5 % at 256 sequences is within 2 points (in six draws of experts' popularity 0.1 to
+    0.8 short); -27 % at 32 and prompts' 31 % are not within 5."""
     names = "SG-TBO-DC-256", "SG-TBO-DC-32", "SG-TBO-PF"
     many, few, prompts = (errors()[name].ours - errors()[name].row["value"] for name in names)
-    assert abs(many) < 5.8 and abs(few) < 8.5 and abs(prompts) < 6
+    assert abs(many) < 2 and abs(few) < 8.5 and abs(prompts) < 7.5
 
 
 def test_longer_prompts_of_text_are_further_off() -> None:
-    """SGLang's 4,096 tokens a prompt: 11 % fast, where its exchanges bind and ours do not (docs/SERVING.md)."""
+    """SGLang's 4,096 tokens a prompt: 9 % fast, where its exchanges bind and ours do not (docs/SERVING.md)."""
     off = [errors()[f"SG-PF-{tokens}"].error for tokens in ("EVEN", 1024, 2048, 4096)]
-    assert off == sorted(off) and off[-1] < 0.12
+    assert off == sorted(off) and off[-1] < 0.10
 
 
 def test_more_drafts_pay_until_they_do_not() -> None:
