@@ -182,6 +182,12 @@ def test_of_a_large_family_the_promised_part_lies_inside():
     assert learn.left_out(every, narrower).families["odd"][1] < learn.EACH * 25
 
 
+def test_a_run_that_every_interval_holds_needs_no_stretch():
+    near, far = (Case("f", "g", DENSE, error, 0.0, 0.0, 0) for error in (0.9 * FLOOR, -4 * FLOOR))
+    sides = {"dense": Spread(1, 2.0, 2.0)}
+    assert learn._needed([near, far], np.full(2, FLOOR / 10), sides) == pytest.approx([0.0, 20.0])
+
+
 def test_each_kind_reaches_by_its_own_runs():
     dense, mixed = drawn(200, 0.05, prices=0.05), drawn(100, 0.15, MIXED, prices=0.05, seed=1)
     found = learned([*dense, *mixed], [])
