@@ -67,8 +67,8 @@ FIGURES = {
     "interval_parts.prices|left_out.*": "seconds of the step [low, high] by either part alone: prices as uncertain as "
     "their sources say, and what measured runs were off beyond that (sim.analysis.left_out)",
     "interval_parts.class.kind|stack|generation|scale": "the run's class: dense or mixture, software, GPUs, how many",
-    "interval_parts.learned_on": "the narrowest class around it with published runs, whose errors the second part is",
-    "interval_parts.groups": "how many those are, a layout once",
+    "interval_parts.groups": "published layouts of its kind, whose errors the second part is learned from",
+    "interval_parts.mfu": "its MFU, which widens that part where it is low",
     "interval_parts.unsaid.*": "deciding keys that the scenario leaves to the stack, each of which widens that part",
     "tornado.*.*": "causes of the interval, largest first: cause, spread, and seconds of the step when it is dearer by "
     "its spread (step_s) or cheaper (cheaper_s)",
