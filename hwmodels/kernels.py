@@ -73,9 +73,11 @@ class Stream(NamedTuple):
 
 
 class Kernels(NamedTuple):
-    """A library on cards of these names. of: folder of the tables that stand for what has no model. backward: of
-    attention, how many times its share of forward's time on the card of those. accumulate: see `product_us`."""
+    """A library on cards of these names. device: a document of them. of: folder of the tables that stand for what has
+    no model. backward: of attention, how many times its share of forward's time on the card of those. accumulate: see
+    `product_us`."""
 
+    device: str
     devices: tuple[str, ...]
     library: str
     of: str
@@ -99,7 +101,8 @@ def read(table: Mapping[str, Any]) -> Kernels:
         by_kind[row["op"]].append({key: value for key, value in row.items() if key not in ("op", "errors")})
     products = [Product(**{**row, "tiles": Tiles(**row["tiles"])}) for row in by_kind["product"]]
     return Kernels(
-        tuple(table["devices"]), table["library"], table["of"], table["fit"]["accumulate"], table["fit"]["backward"],
+        table["device"], tuple(table["devices"]), table["library"], table["of"],
+        table["fit"]["accumulate"], table["fit"]["backward"],
         {each.precision: each for each in products}, tuple(Heads(**row) for row in by_kind["attention"]),
         {row["kind"]: Stream(**row) for row in by_kind["memory"]},
     )  # fmt: skip
@@ -123,13 +126,21 @@ def shelf(device: Device, called: str) -> tuple[Tables, ...]:
 
 
 def quote(
-    own: Kernels | None, device: Device, tables: Tables | None, op: Op, exact: bool, sms: int, kernel: str
+    own: Kernels | None,
+    device: Device,
+    tables: Tables | None,
+    op: Op,
+    exact: bool,
+    sms: int,
+    kernel: str,
+    clock: float = 0.0,
 ) -> Reading | None:
     """The time of a library's operation: on the device itself where its kernels were published, or on that of the
-    tables, as `hwmodels.library.quote` has it, for the device to scale. kernel: of attention. None where neither knows
-    a library."""
+    tables, as `hwmodels.library.quote` has it, for the device to scale. kernel: of attention. clock: how many times as
+    long as rested the SMs of a device take whose kernels were published; 0: as alone. None where neither knows a
+    library."""
     if own and (product := fitted(own, tables, op)):
-        reading = _of_tiles(own, product, device, op, sms)
+        reading = _of_tiles(own, product._replace(clock=clock or product.clock), device, op, sms)
         return reading._replace(spread=math.hypot(reading.spread, _by_block(own, tables, op)))
     if tables is None or tables.library is None:
         return None
@@ -196,10 +207,13 @@ def otherwise(device: Device, tables: Tables | None, op: Op, kernel: str) -> tup
 
 def at(clock: float, own: Kernels | None, device: Device, tables: Tables | None, op: Op) -> float:
     """How many times as long as by a library's tables a product or attention takes at a clock, which says the same over
-    a rested card: tables have the middle of that and the hungriest company, and a power limit's part is in both. 0
-    where there is no clock or tables say no rested card's."""
-    if not clock or tables is None or tables.library is None or fitted(own, tables, op):
+    a rested card: tables have the middle of that and the hungriest company, and a power limit's part is in both. What
+    stands for published attention is a rested card's, and a published product is at its clock already. 0 where there is
+    no clock or tables say no rested card's."""
+    if not clock or tables is None or tables.library is None:
         return 0.0
+    if stands(own, tables):
+        return 1.0 if fitted(own, tables, op) else clock
     return clock / (library.loaded(tables.library, op) * power.off(device, tables.device).ratio)
 
 

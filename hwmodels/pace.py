@@ -9,14 +9,20 @@ took under the limit than in a burst, others by the power that they drew. A prod
 multiplies, whatever SMs do it; kernels that memory bounds draw alike (511 to 577 W of eight) whatever bytes a second
 they reach, so theirs goes by SMs and time, and so does an exchange's, which copies. Operands were random normal
 numbers.
+
+Blackwell's products draw what their own `clock` says: how many times as long a card's metered ones take under its limit
+as rested (`hwmodels.kernels`), so by the same law its square times the limit, above an idle card. Attention was
+published kernel by kernel with the watts of B200s and GB200s (`BLACKWELL`); others draw as on the H200.
 """
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 from hwmodels import power, unlike
 from hwmodels.attention import CUDNN
 from hwmodels.device import Device, load_once
+from hwmodels.kernels import Kernels
 from hwmodels.op import BY_BLOCK, Attention, Gemm, GroupedGemm, Memory
 from hwmodels.units import NS_PER_S, TERA
 
@@ -33,6 +39,26 @@ MEMORY_W, UPDATE_W = 558.0, 356.0
 """The same of a kernel that memory bounds and that all SMs run, and of the fused update (four of AdamW, 354 to 436)."""
 UPDATE = "adam"
 
+
+class Blackwell(NamedTuple):
+    """Watts of an idle Blackwell card at its clock; what attention draws above them, forward and backward, as parts of
+    what the card's products in BF16 do."""
+
+    idle: float
+    forward: float
+    backward: float
+
+
+BLACKWELL = Blackwell(220.0, 0.75, 0.69)
+"""NVML's watts of single kernels that ran for a second and more (ai-dynamo/aiconfigurator @095f58a51c4c, Apache-2.0:
+TensorRT-LLM 1.3.0rc15 on a B200, limit 1,000 W; rc17 on a GB200, 1,200 W; operands random). Idle: the least of 55,657
+and 127,655 products is 244 and 206 W, less 8 as of an H200's there (126) over a rested one (118). Attention: of 677 and
+641 kernels in BF16 at the limit (0.3 to 10 ms, from 16 heads of 128 over 4,096 tokens on) times over bursts are 1.04 on
+both in the median, which is 833 and 1,027 W rested; BF16 products 1,024 and 1,475. Backward: the H200's over its
+forward. Kernels that memory bounds draw as an H200's: products of up to 16 rows, which read their weights, have 450 to
+490 and 440 to 480 W above idle in the medians of vLLM 0.22.0's rows there (weights unset), 447 to 480 on an H200."""
+ARCHITECTURE = "blackwell"
+
 CLOSE, ROUNDS = 1e-5, 20
 """How near to the limit a clock comes, and its rounds at most."""
 
@@ -42,9 +68,23 @@ def known(device: Device) -> bool:
     return device.architecture == load_once(MEASURED).architecture
 
 
-def joules(op: object, ns: float, sms: float = 1.0, attention: str = CUDNN) -> float:
+def metered(own: Kernels | None) -> bool:
+    """Whether kernels that were published of a card say what they draw: on Blackwell, by their clocks."""
+    return bool(own and load_once(own.device).architecture == ARCHITECTURE and load_once(own.device).power_w)
+
+
+def above(device: Device, own: Kernels | None) -> float:
+    """Watts that a power limit leaves above an idle card. own: kernels that were published of it."""
+    if own:
+        return max(1.0, device.power_w - BLACKWELL.idle)
+    return max(1.0, (device.power_w or load_once(MEASURED).power_w) - power.IDLE_W)
+
+
+def joules(op: object, ns: float, sms: float = 1.0, attention: str = CUDNN, own: Kernels | None = None) -> float:
     """Above an idle card, of an operation that takes so many ns at the rested clock on a part `sms` of the card's SMs.
-    attention: whose kernel of it runs, of `hwmodels.attention`."""
+    attention: whose kernel of it runs, of `hwmodels.attention`. own: kernels that were published of the card."""
+    if own:
+        return _blackwell(op, own) * sms * ns / NS_PER_S
     if isinstance(op, Gemm | GroupedGemm) and (op.precision == "bf16" or op.role.endswith(BY_BLOCK)):
         return (BF16_J if op.precision == "bf16" else BLOCKS_J) * op.flop()
     return _watts(op, attention) * sms * ns / NS_PER_S
@@ -59,14 +99,29 @@ def _watts(op: object, attention: str) -> float:
     return UPDATE_W if isinstance(op, Memory) and op.kind == UPDATE else MEMORY_W
 
 
-def least_ns(device: Device, drawn: float, cards: int) -> float:
+def _blackwell(op: object, own: Kernels) -> float:
+    if not isinstance(op, Attention | Gemm | GroupedGemm):
+        return _watts(op, CUDNN)
+    alone = own.products["bf16" if isinstance(op, Attention) else op.precision].clock
+    watts = above(load_once(own.device), own) * math.pow(alone, 1 / power.EXPONENT)
+    if isinstance(op, Attention):
+        watts *= BLACKWELL.forward if op.direction == "forward" else BLACKWELL.backward
+    return watts
+
+
+def slowed(device: Device, own: Kernels | None) -> float:
+    """How many times as much a card's products and attention draw as those of the card that was published, whose clock
+    it may not have."""
+    return math.pow(device.clock_hz / load_once(own.device).clock_hz, 1 / power.EXPONENT) if own else 1.0
+
+
+def least_ns(device: Device, drawn: float, cards: int, own: Kernels | None = None) -> float:
     """Within how many ns the limit allows so many joules above an idle card, of the slowest of so many cards, which
-    wait for each other (`hwmodels.unlike`); 0 where nobody knows."""
-    limit = device.power_w or load_once(MEASURED).power_w
-    if not known(device) or not limit:
+    wait for each other (`hwmodels.unlike`); 0 where nobody knows. own: kernels that were published of the card."""
+    if not ((metered(own) and device.power_w) or known(device)):
         return 0.0
     slowest = math.pow(unlike.off(device, cards).ratio, 1 / power.EXPONENT)
-    return drawn * slowest / max(limit - power.IDLE_W, 1.0) * NS_PER_S
+    return drawn * slowest / above(device, own) * NS_PER_S
 
 
 def clock(least: float, ns: Callable[[float], int]) -> float:

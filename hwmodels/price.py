@@ -246,7 +246,7 @@ def _roofline(pricer: Pricer, op: Op, peak: float) -> Quote:
 def _quote(pricer: Pricer, tables: Tables | None, op: Op) -> Quote:
     """What an operation takes on the device of its tables, or on the pricer's where its kernels were published."""
     d, exact, sms = pricer.device, pricer.mode == "measured", pricer.compute_sms
-    if reading := kernels.quote(pricer.published, d, tables, op, exact, sms, pricer.attention):
+    if reading := kernels.quote(pricer.published, d, tables, op, exact, sms, pricer.attention, pricer.clock):
         return Quote(*reading)
     return _RULES[type(op)](pricer, tables, op)
 

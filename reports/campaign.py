@@ -85,7 +85,7 @@ def _ends(own: Figures, key: str, unit: float, form: str) -> str:
 def setting(summary: Figures) -> str:
     """The campaign in a line."""
     own = summary["campaign"]
-    spares = f" and {own['spares']} spares" if own["spares"] else ""
+    spares = f" and {own['spares']} spare{'s' * (own['spares'] > 1)}" if own["spares"] else ""
     return (
         f"{summary['gpus']:,} GPUs on {own['nodes']:,} nodes{spares} · {own['tokens'] / TERA:.3f} T tokens in"
         f" {own['steps']:,} steps · {own['seeds']:,} seeds · scenario {str(summary['scenario_hash'])[:12]}"

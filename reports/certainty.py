@@ -40,7 +40,8 @@ def _parts(summary: dict[str, Any]) -> str:
     prices, left = (" to ".join(map(seconds, parts[name])) for name in ("prices", "left_out"))
     words = (
         f"With prices as uncertain as their sources say it would be {prices}; what the model leaves out makes it "
-        f"{left}, as far as {parts['groups']} measured layouts were off (class: {escape(parts['learned_on'])})"
+        f"{left}, as far as {parts['groups']} measured layouts were off ({escape(parts['class']['kind'])}, "
+        f"MFU {percent(parts['mfu'])})"
     )
     open_ = ", ".join(map(escape, parts["unsaid"]))
     return words + (f", and wider because the scenario does not say {open_}. " if open_ else ". ")

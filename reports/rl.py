@@ -14,6 +14,7 @@ Figures = Mapping[str, Any]
 
 COLOURS = {
     "rollout": PARTS[1], "waiting for the last answer": "#bfe0f5", "reward": PARTS[7], "controller": PARTS[6],
+    "batches to workers": "#9c8ab0",
     "old log-probabilities": PARTS[3], "reference log-probabilities": "#e6b800",
     "change to the reference and back": "#f0d9a0", "update": PARTS[0], "optimizer states to the host": "#b9bede",
     "optimizer states back": "#8a92c4", "trainer's weights come, rollouts' go": "#d9d2c5",

@@ -74,7 +74,8 @@ def tiles(served: Mapping[str, Any]) -> list[Figure]:
     waits = []
     for key, name in names.items():
         middle, *others = (_time(served[key][part]) for part in ("p50", "p90", "p99"))
-        waits.append(Figure(name, middle or "none", "median; p90 {}, p99 {}".format(*others)))
+        lead = "median; p90 {}, p99 {}".format(*others) if middle else "no request has one"
+        waits.append(Figure(name, middle or "none", lead))
     return [
         *waits,
         Figure("Goodput", f"{goodput['requests_per_s']:.3g} /s", f"requests; {goodput['part'] / PERCENT:.1f} % of all"),
@@ -90,15 +91,22 @@ def page(summary: Mapping[str, Any], load: Load, waits: Mapping[str, Line]) -> s
     with the part of requests that took no longer."""
     name, served = str(summary["scenario"]), summary["serve"]
     parts = [
-        _waits(waits), _causes(served["waiting_s"]), _loads(load), _points(served["operating_points"]),
-        *_steps(served.get("decode_step")), _pools(served["pools"]),
+        _waits(waits), _causes(served["waiting_s"]), _loads(load, served["cache_used"]),
+        _points(served["operating_points"]), *_steps(served.get("decode_step")), _pools(served["pools"]),
     ]  # fmt: skip
     line = (
-        f"{served['requests']:,} requests in {_time(served['span_s'])} ({served['load']}) · "
+        f"{_requests(served)} · "
         f"{served['tokens']['cached']:,} of {served['tokens']['prompt']:,} tokens of prompts kept from others · "
         f"{served['preemptions']:,} caches given up"
     )
-    return whole(name, heading(escape(name), line, tiles(served)), parts)
+    costs = "".join(f" · {label}: {value}" for label, value in _costs(served))
+    return whole(name, heading(escape(name), line + costs, tiles(served)), parts)
+
+
+def _requests(served: Mapping[str, Any]) -> str:
+    """How many, in what time."""
+    many = "request" if served["requests"] == 1 else "requests"
+    return f"{served['requests']:,} {many} in {_time(served['span_s'])} ({served['load']})"
 
 
 def _waits(waits: Mapping[str, Line]) -> Section:
@@ -139,11 +147,13 @@ def _points(points: Sequence[Mapping[str, float]]) -> Section:
     return Section("points", "Throughput against time per token", lead, drawn)
 
 
-def _loads(load: Load) -> Section:
-    """What instances had to do."""
+def _loads(load: Load, cache: Mapping[str, float]) -> Section:
+    """What instances had to do. cache: the part of it in use, mean and most."""
     lines = _load(load)
     named = legend(zip(lines, PARTS, strict=False))
-    lead = "Over all instances, from the first request to the last answer."
+    mean, most = (f"{cache[key] / PERCENT:.3g} %" for key in ("mean", "most"))
+    lead = "Over all instances, from the first request to the last answer. Of an instance's cache "
+    lead += f"{mean} is in use on average, {most} at most."
     named = f"<div><h3>Sequences and other jobs</h3>{named}{drawing(lines, 'time')}</div>"
     used = drawing({"cache in use": _used(load)}, "time", percent=True)
     used = f"<div><h3>Cache in use, mean of instances</h3>{used}</div>"
@@ -168,6 +178,11 @@ def _steps(step: Mapping[str, Any] | None) -> list[Section]:
     ]  # fmt: skip
     many = "sequence" if step["sequences"] == 1 else "sequences"
     lead = f"{step['sequences']} {many} of {step['keys']:,.0f} keys in each attention group: {_time(step['seconds'])}."
+    lead += f" Its kernels one after another, in one micro-batch: {_time(total)}."
+    if step["busiest_over_mean"]:
+        lead += (
+            f" The busiest rank gets {step['busiest_over_mean']:.2f} times the mean rank's rows, on average of layers."
+        )
     head = ("Part", "Kernel", "Launches", "Time", "Of all", "")
     return [Section("step", "One decode step", lead, table(head, rows, (0, 1, 5)))]
 

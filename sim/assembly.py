@@ -175,7 +175,11 @@ def _prices(key: _Priced) -> Machine:
 
 def _loaded(site: Site[ModelShape], mixture: Mixture, redundant: int) -> Site[ModelShape]:
     """The site of a rank with its experts, and the tokens that come to them."""
-    load = balanced.balanced(mixture, site.own, site.group, -(-site.group // site.group_nodes))
+    per_node = -(-site.group // site.group_nodes)
+    sharing = site.groups.expert_tensor
+    load = balanced.balanced(mixture, site.own, site.group, per_node, sharing)
+    if site.stack.padded:
+        load = load._replace(rows=balanced.filled(mixture, site.own, site.group, sharing))
     return site._replace(**load._asdict(), local_experts=(mixture.experts + redundant) // site.group)
 
 

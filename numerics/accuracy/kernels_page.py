@@ -18,13 +18,16 @@ weights; a weight's gradient that of its sides over the tokens, and its FP32 sum
 times the time that bandwidth allows (TransformerEngine's grouped products on a B200 and an A100). Grouped products fill
 tiles group by group, at 0.95 of a dense product's rate.
 
-Published rows are bursts. *clock*: how many times as long the SMs take in training as on a rested card: what metered
-products took, of a second and more (B200, GB200), or the longest bursts (B300, GB300); in FP8 what metered ones took
-over bursts, with their casts. A real step is somewhere between a rested card and that, and a low state that
-TransformerEngine's products had on one B200 (1.46 times a rested card's time), so the *spread* of a price has an
-interval of 1 to 1.35 (FP8 1.15) in it besides what left-out rows show (*alone*: the least that covers nine of ten of
-them). *covered*: the part of them that it does. NVFP4's model is six products of one GB200; MXFP8 goes by FP8's part
-of the peak: no published row times either without its casts, and their spreads are judgements, as are MI300X's in BF16.
+Published rows are bursts. *clock*: how many times as long the SMs take without a pause under the card's power limit as
+rested: what metered products took, of a second and more (B200, GB200; FP8's without their casts), those of
+TransformerEngine's guide (B300), or those as they draw on the same chip under another limit (GB300, by the law of
+hwmodels/power.py). A training step of Megatron or torch has a clock of its own between a rested card's and that, by
+what its kernels draw (hwmodels/pace.py). A low state that TransformerEngine's products had on one B200 is 1.46 times a
+rested card's time, so the *spread* of a price has an interval of 1 to 1.35 (FP8 1.15) in it besides what left-out rows
+show (*alone*: the least that covers nine of ten of them). *covered*: the part of them that it does. MXFP8 and NVFP4
+take 1.040 and 0.536 times as long as FP8, as TransformerEngine's products did on a B300, all twelve of a layer
+together, without the kernels that order their scales: their spreads are judgements, as are MI300X's in BF16. Azure's
+products in NVFP4 are no input: half their operands were zeros (numerics/tables/product_formats.py).
 """
 CARRIED = """
 Attention is the H200's, carried over by peaks, times a ratio that published forward kernels of 8,192 tokens and more

@@ -5,7 +5,7 @@ itself (flash-attention by name, windows) and of skewed groups are left out. Upd
 (gradients and moments that are zero, as an embedding's rows until a token names them) are a kind of their own: the
 fused optimizer's division and root take longer for zeros than for numbers, so a launch is bound by the clock there and
 takes twice as long, 193 us on a rested H200 in BF16, 222 us right after products, against 108 and 113 (torch 2.11).
-Kernels of mamba_ssm's scan are kinds of their own.
+Kernels of mamba_ssm's scan are kinds of their own, and so are those that Inductor makes of torchao's float8.
 """
 
 import json
@@ -17,12 +17,11 @@ from hwmodels.op import BY_BLOCK, Memory
 from numerics.tables.calibrate import Row, rounded
 
 UPDATES, WIDER, BLOCKS = "optimizers.json", ("heads.json", "experts.json"), "blocks.json"
-SCANS = "mamba.json"
-"""Files of updates, of attention and groups of products, of products in FP8 with scales by block, and of scans."""
+PROFILES = {"mamba.json": 5, "float8.json": 2}
+"""Files of updates, of attention and groups of products, of products in FP8 with scales by block, and of kernels under
+a profiler, in so many calls: of scans, and of torchao's casts."""
 OTHERS = ("FLASH_ATTENTION", "_flash_attention", "skewed")
 """Parts of the names of calls that torch does not make by itself, or whose groups are not even."""
-PROFILED = 5
-"""Calls under a profiler."""
 LAUNCH = 320 * 65536
 """Parameters of a launch of the fused optimizer at most: 320 chunks of 65,536 (aten MultiTensorApply.cuh)."""
 UNSEEN = "one tensor, fused, {:.0f} bytes, 1.0 unseen"
@@ -31,7 +30,7 @@ UNSEEN = "one tensor, fused, {:.0f} bytes, 1.0 unseen"
 
 def files(folder: Path) -> list[Path]:
     """Those that are there."""
-    return [folder / name for name in (UPDATES, *WIDER, BLOCKS, SCANS) if (folder / name).is_file()]
+    return [folder / name for name in (UPDATES, *WIDER, BLOCKS, *PROFILES) if (folder / name).is_file()]
 
 
 def wider(folder: Path) -> list[Row]:
@@ -50,17 +49,21 @@ def blocks(folder: Path) -> list[Row]:
 
 
 def whole(folder: Path) -> list[Row]:
-    """Rows that need nothing more: updates without a history, and scans."""
-    return [*zeros(folder), *scans(folder)]
+    """Rows that need nothing more: updates without a history, and what was profiled."""
+    return [*zeros(folder), *profiled(folder)]
 
 
-def scans(folder: Path) -> Iterator[Row]:
-    """Kernels of mamba_ssm's scan, by a profiler; none where nobody timed them."""
-    if not (folder / SCANS).is_file():
-        return
-    for row in json.loads((folder / SCANS).read_text(encoding="utf-8"))["rows"]:
+def profiled(folder: Path) -> Iterator[Row]:
+    """Kernels timed by a profiler; none where nobody timed them."""
+    for name, calls in PROFILES.items():
+        file = folder / name
+        yield from _profile(file, calls) if file.is_file() else ()
+
+
+def _profile(file: Path, calls: int) -> Iterator[Row]:
+    for row in json.loads(file.read_text(encoding="utf-8"))["rows"]:
         op = Memory(row["kind"], row["rows"], row["read"], row["write"])
-        yield {"op": "memory", **op._asdict(), "us": row["us"], "names": [row["kernel"]], "samples": PROFILED}
+        yield {"op": "memory", **op._asdict(), "us": row["us"], "names": [row["kernel"]], "samples": calls}
 
 
 def zeros(folder: Path) -> Iterator[Row]:

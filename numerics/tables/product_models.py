@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping
 from statistics import median
 
-import numpy as np
-
+from hwmodels import pace
 from hwmodels.tiles import Tiles
 from hwmodels.units import MICRO
-from numerics.tables import published
+from numerics.tables import product_formats, published
 from numerics.tables.calibrate import Row, rounded
 from numerics.tables.left_out import Part, apart, covering, errors
 from numerics.tables.published import CARDS, LIBRARY, Card, Lines
@@ -17,37 +16,55 @@ from numerics.tables.tile_fit import Burst, Times, fitted, left_out, times_us
 CLOCKS = {"bf16": (1.0, 1.35), "fp8": (1.0, 1.15)}
 """How many times a rested card's time training's products may take on Blackwell, nine times of ten: none more; as
 TransformerEngine's on one B200 (SimuMax, 75 launches in a row), and the slowest metered ones in FP8."""
-METERED = ("B200", "GB200")
-"""Cards of which products were metered."""
+SAME_CHIP = {"GB300": "B300"}
+"""Card -> one of the same chip under another limit, Blackwell Ultra."""
 PACED_US = 40.0
 """Time from which a product is slowed by the power limit: 15 us ones hardly are, those of 40 us and of 3 ms alike."""
 HELD = 0.15
 """Spread beyond the fitted sizes: products of fewer than 1,024 rows come back within 19 to 37 % nineteen times of
 twenty on seven cards."""
 SCALED = 0.25
-"""Spread of products whose tensor cores take block scales: no row times one without its casts but Azure's squares."""
+"""Spread of products whose tensor cores take block scales: sums of twelve of one card are held for all."""
 UNKNOWN = 0.35
 """Spread where another format's part of the peak is held for a card."""
-SQUARES = "GB200"
-"""Card of Azure's NVFP4 products."""
-LARGE, REFITS = 8192, 20
-"""Rows of squares that tell a part of the peak; the smallest tells the fixed cost."""
+REFITS = 20
+"""Rounds in which a part of the peak comes to what it is to give."""
 
 
 def clock(rows: Mapping[str, Lines], card: Card, precision: str, tiles: Tiles, burst: Burst) -> float:
-    """How many times as long the SMs take at the power limit as on a rested card. In FP8, whose casts no metered row
-    has apart, as many times as a burst with them. Where none of a card's were metered, what its longest bursts show,
-    of 0.1 s: they are within 4 % of what was metered on the two cards that have both."""
+    """How many times as long the SMs take at the power limit as on a rested card: as a card's own metered products do,
+    or those of TransformerEngine's guide, or as those draw on a card of the same chip. Where there are none, what its
+    longest bursts show, of 0.1 s: they are within 4 % of what was metered on two cards."""
     if not card.limited:
         return 1.0
-    if precision == "fp8":
-        return max(1.0, median(each.us / each.burst_us for each in published.metered(rows, METERED, precision)))
-    known = published.metered(rows, (card.name,), precision)
-    if not known:
-        return 1.0 + burst.slower
-    timed = published.times([(*each.sides, each.us) for each in known], precision)
-    rested = times_us(tiles, timed, card.used(precision))
-    return max(1.0, float(np.median((timed.us / rested)[rested >= PACED_US])))
+    if offs := _slowed(rows, card, precision, tiles):
+        return max(1.0, median(offs))
+    if card.name == product_formats.CARD:
+        return max(1.0, product_formats.clock(card, precision, tiles))
+    if SAME_CHIP.get(card.name) == product_formats.CARD:
+        return max(1.0, _as_drawn(rows, card, precision, tiles))
+    return 1.0 + burst.slower
+
+
+def _as_drawn(rows: Mapping[str, Lines], card: Card, precision: str, tiles: Tiles) -> float:
+    """Of a card whose chip draws as many joules for the guide's products as the guide's card, under a limit of its own:
+    time goes by the power above an idle card to -0.5 (`hwmodels.power`)."""
+    (there,) = (each for each in CARDS if each.name == product_formats.CARD)
+    timed, _ = published.products(rows, there, precision)
+    theirs, _ = fitted(timed, there.used(precision))
+    longer = product_formats.clock(there, precision, theirs)
+    faster = product_formats.rested_us(there, precision, theirs) / product_formats.rested_us(card, precision, tiles)
+    least, most = (each.device.power_w - pace.BLACKWELL.idle for each in (there, card))
+    return longer * math.sqrt(faster * least / most)
+
+
+def _slowed(rows: Mapping[str, Lines], card: Card, precision: str, tiles: Tiles) -> list[float]:
+    """Metered products of a card over rested ones, of those that are long enough for a power limit to see."""
+    known = published.metered(rows, card.name, precision)
+    if not known.count:
+        return []
+    rested = times_us(tiles, known, card.used(precision))
+    return [float(off) for off in (known.us / rested)[rested >= PACED_US]]
 
 
 def models(rows: Mapping[str, Lines], card: Card) -> list[Part]:
@@ -62,7 +79,7 @@ def models(rows: Mapping[str, Lines], card: Card) -> list[Part]:
         parts["fp8"] = _rescaled(rows, card, parts["fp8"])
     for precision in ("bf16", *(f for f in ("mxfp8", "nvfp4") if f in card.device.peak_flops)):
         if precision not in parts:
-            parts[precision] = _held(rows, precision, parts["fp8"], card.alike if precision == "bf16" else SCALED)
+            parts[precision] = _held(card, precision, parts["fp8"], card.alike if precision == "bf16" else SCALED)
     return list(parts.values())
 
 
@@ -106,29 +123,24 @@ def _rescaled(rows: Mapping[str, Lines], card: Card, part: Part) -> Part:
     return Part(row, part.sources | {"z2"})
 
 
-def _held(rows: Mapping[str, Lines], precision: str, fp8: Part, spread: float) -> Part:
-    """FP8's model at another format's peak; of NVFP4 with the fixed cost and the part of the peak of Azure's squares,
-    which are metered already."""
+def _held(card: Card, precision: str, fp8: Part, spread: float) -> Part:
+    """FP8's model at another format's peak; in a block format with the part of it at which products take as many times
+    as long as FP8's as TransformerEngine's do on one card."""
     row = {key: value for key, value in fp8.row.items() if key != "errors"}
     row |= {"precision": precision, "spread": max(spread, row["spread"]), "held": max(UNKNOWN, row["held"])}
     row |= {"rung": "transferred", "source": f"{fp8.row['source']}, their part of the peak held for {precision}"}
-    if precision != "nvfp4":
+    if precision not in product_formats.SCALES:
         return Part(row, fp8.sources)
-    (card,) = (each for each in CARDS if each.name == SQUARES)
-    large, tiles = published.squares(rows, SQUARES, "nvfp4"), Tiles(**row["tiles"])
-    wide = large.where(large.m >= LARGE)
+    (timed,) = (each for each in CARDS if each.name == product_formats.CARD)
+    longer, tiles = product_formats.over_fp8(timed, precision), Tiles(**fp8.row["tiles"])
+    us = longer * times_us(tiles, product_formats.products("fp8"), card.used("fp8")).sum()
     for _ in range(REFITS):
-        tiles = tiles._replace(
-            part=tiles.part * float(median(times_us(tiles, wide, card.used("nvfp4")) / wide.us)),
-            fixed_us=tiles.fixed_us + float(large.us[0] - times_us(tiles, large, card.used("nvfp4"))[0]),
-        )
-    offs = [math.log(a / b) for a, b in zip(times_us(tiles, large, card.used("nvfp4")), large.us, strict=True)]
-    row |= {
+        there = times_us(tiles, product_formats.products(precision), card.used(precision)).sum()
+        tiles = tiles._replace(part=float(tiles.part * there / us))
+    return Part(row | {
         "tiles": _rounded(tiles),
-        "clock": 1.0,
-        "source": f"{large.count} NVFP4 products of a GB200, Azure's guide",
-    }
-    return Part(row | {"errors": errors(offs, row["spread"])}, fp8.sources | {"z1"})
+        "source": f"{fp8.row['source']}, {longer:.3f} times as long in {precision}; that: {product_formats.SOURCE}",
+    }, fp8.sources)  # fmt: skip
 
 
 def accumulate(rows: Mapping[str, Lines]) -> float:

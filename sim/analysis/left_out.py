@@ -1,8 +1,9 @@
 """What the model leaves out, as a spread of the step: the second part of the 90 % interval.
 
-Published runs say how far measured steps lie from predicted ones. What is left of that beyond the spread of prices was
-learned by class (`sim.validation.runs.learn`) and stands in left_out.json, which `python -m sim validate --runs FILE
---learn` writes. It widens intervals and moves no prediction. All spreads are logarithms of measured over predicted.
+Published runs say how far measured steps lie from predicted ones. How large that is beyond the spread of prices was
+learned from what is known of a run before it is measured (`sim.validation.runs.learn`) and stands in left_out.json,
+which `python -m sim validate --runs FILE --learn` writes. It widens intervals and moves no prediction. All spreads are
+logarithms of measured over predicted.
 """
 
 import json
@@ -22,18 +23,30 @@ from sim.scenario.values import Scenario
 FILE = Path(__file__).parent / "left_out.json"
 NODE, MANY = 8, 1 << 10
 """GPUs that stand in one node, and those from which a run is a large one."""
-EVERYTHING = ""
-"""The class of all runs."""
 TIMES, RATES = ("gpu_hours_per_trillion_tokens",), ("tokens_per_day", "tflops_per_gpu", "mfu")
 """Headlines that go with the step, and against it."""
 
 
+HALF = 0.5
+"""Of the BF16 peak. The further a step stays below it, the more of it goes to what is less surely known than products:
+launches, exchanges, small kernels. A judgement; 0.4 to 0.8 do as well (docs/RUNS.md, Intervals)."""
+FEATURES = ("mixture", "unsaid", "short", "untimed")
+"""What is known of a run before it is measured, each at least zero: whether it is a mixture; deciding keys that are not
+said; the logarithm of how many times its step stays below HALF; whether it is a dense model with blocks that nobody
+timed (of a mixture experts take most of a step, whatever else it has)."""
+FLOOR = 0.02
+"""That no interval reaches less than, to either side, beside prices: runs of one dense configuration at several sites
+differ by so much (docs/RUNS.md, What no prediction can beat)."""
+ANY = ""
+"""Of factors, the one of every run; of stacks, any that no run had."""
+
+
 @dataclass(frozen=True)
 class Class:
-    """What decides how much is left out. kind: dense or mixture. generation: of the GPU. scale: node, cluster or
-    large. blocks: timed, or untimed where a run has some that nobody timed one by one (Mamba-2's scan, attention with a
-    window or sinks, products and casts in NVFP4, what joins the steps of torch's ring). launched: by the host kernel by
-    kernel, or as graphs."""
+    """Runs of one class share what the model leaves out (`sim.experiments.compare`). kind: dense or mixture.
+    generation: of the GPU. scale: node, cluster or large. blocks: timed, or untimed where a run has some that nobody
+    timed one by one (Mamba-2's scan, attention with a window or sinks, products and casts in NVFP4, what joins the
+    steps of torch's ring). launched: by the host kernel by kernel, or as graphs."""
 
     kind: str
     stack: str
@@ -42,31 +55,16 @@ class Class:
     blocks: str = "timed"
     launched: str = "host"
 
-    def names(self, levels: Sequence[str]) -> list[str]:
-        """Of the classes that it lies in, all runs first, the narrowest last."""
-        words = [str(getattr(self, level)) for level in levels]
-        return [", ".join(words[:depth]) for depth in range(len(words) + 1)]
-
-
-class Rule(NamedTuple):
-    """How intervals of a kind are made. levels: fields of a class, the widest first, which is the kind. share: of the
-    spread of prices that measured runs bear out. unsaid: how many times wider for each deciding key that is not said.
-    stretch: stack -> by how much what classes left out is wider, so that families keep the promise that it was not
-    learned on; "": any other's."""
-
-    levels: tuple[str, ...]
-    share: float
-    unsaid: float
-    stretch: Mapping[str, float] = {}
-
-    def stretched(self, stack: str) -> float:
-        """Of a stack."""
-        return self.stretch.get(stack, self.stretch.get("", 1.0))
+    def features(self, unsaid: int, mfu: float) -> tuple[float, ...]:
+        """See FEATURES. unsaid: deciding keys that are not said. mfu: of the predicted step, over the BF16 peak."""
+        mixture = self.kind == "mixture"
+        short = max(0.0, log(HALF / mfu)) if mfu > 0 else 0.0
+        return float(mixture), float(unsaid), short, float(self.blocks == "untimed" and not mixture)
 
 
 class Spread(NamedTuple):
-    """Of a class. groups: layouts that were run, each once. below, above: how far the 90 % reach to either side, where
-    prices are sure and everything that decides is said."""
+    """groups: layouts that were run, each once. below, above: how far the 90 % reach to either side beside prices; of a
+    kind in sizes, of a run as logarithms."""
 
     groups: int
     below: float
@@ -75,28 +73,28 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Learned:
-    """The content of left_out.json that a run needs. rules: of each kind. apart: what a stack gets that no run had
-    here, by levels that software is not one of (None: as any other). stacks: those that runs had."""
+    """The content of left_out.json that a run needs. share: of the spread of prices that measured runs bear out. scale:
+    the logarithm of how large what is left out is, in sum over FEATURES (and ANY, of every run). sides: of each kind,
+    how many such sizes the 90 % reach. stretch: stack -> by how much it is wider, at least 1."""
 
-    rules: Mapping[str, Rule]
-    classes: Mapping[str, Spread]
-    apart: "Learned | None" = None
-    stacks: tuple[str, ...] = ()
+    share: float
+    scale: Mapping[str, float]
+    sides: Mapping[str, Spread]
+    stretch: Mapping[str, float]
 
-    def nearest(self, of: Class) -> tuple[str, Spread]:
-        """The narrowest class with runs of its own that a run lies in, stretched as its stack's are."""
-        if self.apart and of.stack not in self.stacks:
-            return self.apart.nearest(of)
-        rule = self.rules[of.kind]
-        name = next(name for name in reversed(of.names(rule.levels)) if name in self.classes)
-        spread, wider = self.classes[name], rule.stretched(of.stack)
-        return name, Spread(spread.groups, spread.below * wider, spread.above * wider)
+    def spread(self, of: Class, unsaid: int, mfu: float) -> Spread:
+        """Of a run; see `Class.features`."""
+        known = zip(FEATURES, of.features(unsaid, mfu), strict=True)
+        size = exp(self.scale[ANY] + sum(self.scale[name] * value for name, value in known))
+        return self._sized(self.sides[of.kind], size * self.stretch.get(of.stack, self.stretch[ANY]))
 
-    def ends(self, low: float, high: float, kind: str, spread: Spread, unsaid: int) -> tuple[float, float]:
-        """Of the interval of both parts, from those of prices. unsaid: deciding keys that are not said."""
-        rule = self.rules[kind]
-        wider = rule.unsaid**unsaid
-        return joined(low, high, rule.share, spread.below * wider, spread.above * wider)
+    @staticmethod
+    def _sized(side: Spread, size: float) -> Spread:
+        return Spread(side.groups, max(FLOOR, side.below * size), max(FLOOR, side.above * size))
+
+    def ends(self, low: float, high: float, spread: Spread) -> tuple[float, float]:
+        """Of the interval of both parts, from those of prices."""
+        return joined(low, high, self.share, spread.below, spread.above)
 
 
 def joined(low: Any, high: Any, share: float, below: Any, above: Any) -> tuple[Any, Any]:
@@ -110,17 +108,8 @@ def joined(low: Any, high: Any, share: float, below: Any, above: Any) -> tuple[A
 def learned() -> Learned:
     """What ships."""
     held = json.loads(FILE.read_text(encoding="utf-8"))
-    apart = held["apart"]
-    return Learned(_rules(held), _classes(held), Learned(_rules(apart), _classes(apart)), tuple(apart["stacks"]))
-
-
-def _rules(held: Mapping[str, Any]) -> dict[str, Rule]:
-    return {kind: Rule(tuple(each["levels"]), each["share"], each["unsaid"], each["stretch"])
-            for kind, each in held["rules"].items()}  # fmt: skip
-
-
-def _classes(held: Mapping[str, Any]) -> dict[str, Spread]:
-    return {name: Spread(each["groups"], each["below"], each["above"]) for name, each in held["classes"].items()}
+    sides = {kind: Spread(each["groups"], each["below"], each["above"]) for kind, each in held["sides"].items()}
+    return Learned(held["share"], held["scale"], sides, held["stretch"])
 
 
 def class_of(scenario: Scenario) -> Class:
@@ -137,9 +126,9 @@ def class_of(scenario: Scenario) -> Class:
 def _untimed(scenario: Scenario) -> bool:
     """Whether a run has kernels that no table holds: a block's, a format's, or a ring's that joins its steps in FP32
     (torch, tensor/experimental/_attention.py, _SDPAMerger)."""
-    shape, parallel, stack = scenario.model, scenario.parallel, scenario.stack
+    shape, parallel = scenario.model, scenario.parallel
     assert shape
-    ring = parallel.context > 1 and parallel.context_kind == "ring" and not stack.turns
+    ring = scenario.stack.name == "torch" and parallel.context > 1 and parallel.context_kind != "all_to_all"
     if scenario.precision == "nvfp4" or ring:
         return True
     own = family(shape.family)
@@ -164,11 +153,11 @@ def unsaid(scenario: Scenario) -> tuple[str, ...]:
     return tuple(key for key, open_ in waits.items() if open_)
 
 
-def reach(step: float, prices: Sequence[float], of: Class, unsaid: int) -> tuple[float, float]:
-    """Ends of the 90 % interval of a step, in the unit of its length. prices: ends by prices alone. unsaid: deciding
-    keys that are not said."""
+def reach(step: float, prices: Sequence[float], of: Class, unsaid: int, mfu: float) -> tuple[float, float]:
+    """Ends of the 90 % interval of a step, in the unit of its length. prices: ends by prices alone. unsaid, mfu: see
+    `Class.features`."""
     low, high = (log(end / step) for end in prices)
-    below, above = learned().ends(low, high, of.kind, learned().nearest(of)[1], unsaid)
+    below, above = learned().ends(low, high, learned().spread(of, unsaid, mfu))
     return step * exp(below), step * exp(above)
 
 
@@ -176,12 +165,12 @@ def widened(intervals: Mapping[str, Any], summary: Mapping[str, Any], scenario: 
     """What result.json says of both parts. intervals: of the headlines, by prices alone; those of phases and of the
     bubble stay, for runs are published as steps."""
     of, keys, step = class_of(scenario), unsaid(scenario), float(summary["step_time_s"])
-    prices, (name, spread) = [float(end) for end in intervals["step_time_s"]], learned().nearest(of)
-    ends, alone = (reach(step, part, of, len(keys)) for part in (prices, [step, step]))
+    prices, mfu = [float(end) for end in intervals["step_time_s"]], float(summary["mfu"]["causal"])
+    ends, alone = (reach(step, part, of, len(keys), mfu) for part in (prices, [step, step]))
     low, high = (end / step for end in ends)
     parts = {
-        "prices": prices, "left_out": list(alone), "class": asdict(of), "learned_on": name or "all runs",
-        "groups": spread.groups, "unsaid": list(keys),
+        "prices": prices, "left_out": list(alone), "class": asdict(of), "groups": learned().sides[of.kind].groups,
+        "unsaid": list(keys), "mfu": mfu,
     }  # fmt: skip
     moved: dict[str, Any] = {"step_time_s": list(ends)}
     moved |= {key: _scaled(summary[key], low, high) for key in TIMES if key in intervals}

@@ -10,7 +10,7 @@ from hwmodels.refused import Refused
 from sim.campaign import daly, lanes, prices, saving, streams
 from sim.campaign.calendar import Calendar
 from sim.campaign.lanes import CAUSES, Outcome
-from sim.campaign.plan import Plan, days, plan, time
+from sim.campaign.plan import Plan, plan, time
 from sim.campaign.summary import summary
 from sim.campaign.values import Campaign
 
@@ -56,7 +56,7 @@ def seeds(campaign: Campaign, course: Calendar, slower: float, stall_s: float, e
     if expected_s > lanes.GIVE_UP * course.total:
         mean = saving.interrupted_s(campaign.failures, campaign.nodes)
         raise Refused(
-            f"a run of {days(course.total)} without failures would take more than {lanes.GIVE_UP} times as long:"
+            f"a run of {time(course.total)} without failures would take more than {lanes.GIVE_UP} times as long:"
             f" something fails every {time(mean)}"
         )
     together = max(1, CELLS // (campaign.nodes + campaign.spares))
@@ -67,7 +67,7 @@ def seeds(campaign: Campaign, course: Calendar, slower: float, stall_s: float, e
         for at in starts
     ]
     if any(np.isinf(part.wall).any() for part in parts):
-        raise Refused(f"a seed of chance is not through after {lanes.GIVE_UP} times {days(course.total)}")
+        raise Refused(f"a seed of chance is not through after {lanes.GIVE_UP} times {time(course.total)}")
     return Outcome(
         np.concatenate([part.wall for part in parts]),
         {cause: np.concatenate([part.lost[cause] for part in parts]) for cause in CAUSES},

@@ -53,8 +53,9 @@ def run(campaign: Campaign, calendar: Calendar, slower: float, stall_s: float, e
 class _Lanes:
     """State of all seeds. place: of each node [lane, node]: below `nodes` its place in the job, above that its place
     among the spares. since: when a lane goes on from `at` on the axis; before that it is down. chain: seconds of what
-    it is down for [detection, replacement, restart][lane]. kept, stored: positions of checkpoints that are whole.
-    tainted: position of a silent error that the run still carries."""
+    it is down for [detection, replacement, restart][lane]. held: when all that stand in for broken nodes are there;
+    replaced: until when a job that is down lacks some. kept, stored: positions of checkpoints that are whole. tainted:
+    position of a silent error that the run still carries, and seen when it is found."""
 
     def __init__(self, campaign: Campaign, calendar: Calendar, slower: float, stall_s: float, count: int) -> None:
         self.campaign, self.calendar, self.slower, self.stall_s = campaign, calendar, slower, stall_s
@@ -66,7 +67,8 @@ class _Lanes:
         self.ready, self.turn = np.zeros((count, spares)), np.zeros(count, np.int64)
         self.slow = np.zeros((count, self.nodes + spares), np.bool_) if campaign.failures.stragglers else None
         self.since, self.at, self.kept, self.stored = (np.zeros(count) for _ in range(4))
-        self.pace, self.tainted, self.end = np.ones(count), np.full(count, np.inf), np.full(count, np.inf)
+        self.held, self.replaced = np.zeros((2, count))
+        self.pace, (self.tainted, self.seen, self.end) = np.ones(count), np.full((3, count), np.inf)
         self.chain, self.lost = np.zeros((3, count)), np.zeros((len(CAUSES), count))
         self.wounded = np.full(count, -1)
         self.hurt = np.zeros(count, np.int64)
@@ -173,16 +175,20 @@ class _Lanes:
         from_storage = memory_lost | (kept <= stored)
         own = self.campaign.restart
         detection = np.where(hang < own.hangs, own.timeout_s, own.detect_s)
-        broken = kind in (streams.NODE, streams.SWITCH)
-        replacement = np.maximum(own.replace_s * broken, held - time - detection)
-        self._begin(kind, lane, time, reached, back, stored, from_storage, detection, replacement)
+        least = np.full(len(lane), own.replace_s * (kind in (streams.NODE, streams.SWITCH)))
+        self._begin(kind, lane, time, reached, back, stored, from_storage, detection, least, held)
 
     def _begin(
         self, kind: int, lane: Lane, time: Floats, reached: Floats, back: Floats, stored: Floats,
-        from_storage: npt.NDArray[np.bool_], detection: Floats, replacement: Floats,
+        from_storage: npt.NDArray[np.bool_], detection: Floats, least: Floats, held: Floats,
     ) -> None:  # fmt: skip
-        """The chain of a restart, which ends at the position `back`."""
+        """The chain of a restart, which ends at the position `back`. least: seconds of a replacement. A job that lacks
+        nodes of an earlier failure still waits for those too."""
         own, first, stored_there = self.campaign.restart, self.calendar.first, self.calendar.stored
+        least = np.maximum(least, own.replace_s * (time < self.replaced[lane]))
+        self.held[lane] = np.maximum(self.held[lane], held)
+        replacement = np.maximum(least, self.held[lane] - time - detection)
+        self.replaced[lane] = np.where(replacement > 0, time + detection + replacement, 0.0)
         load = stored_there.loading(back)
         if first is not stored_there:
             load = np.where(from_storage, load, first.loading(back))
@@ -215,17 +221,21 @@ class _Lanes:
         runs = time >= self.since[lane]
         lane, time = lane[runs], time[runs]
         reached = self.at[lane] + (time - self.since[lane]) / self.pace[lane]
+        assert self.campaign.failures.silent
+        end = time + self.campaign.failures.silent.detect_s
+        self.seen[lane] = np.where(np.isinf(self.tainted[lane]), end, self.seen[lane])
         self.tainted[lane] = np.minimum(self.tainted[lane], reached)
 
     def _untaint(self, lane: Lane, time: Floats, who: Lane) -> None:
-        """An error is found: back to the last checkpoint before it, of those on storage."""
-        carried = np.isfinite(self.tainted[lane])
+        """An error is found, where it is the one that the run carries: back to the last checkpoint before it, of those
+        on storage."""
+        carried = np.isfinite(self.tainted[lane]) & (time >= self.seen[lane])
         lane, time = lane[carried], time[carried]
         reached = self._stop(lane, time)
         stored = np.maximum(self.stored[lane], self.calendar.stored.last(reached))
         back = np.minimum(self.calendar.stored.before(self.tainted[lane]), stored)
         nothing = np.zeros(len(lane))
-        self._begin(streams.SILENT, lane, time, reached, back, back, nothing == 0, nothing, nothing)
+        self._begin(streams.SILENT, lane, time, reached, back, back, nothing == 0, nothing, nothing, time)
 
     def _slows(self, lane: Lane, time: Floats, who: Lane) -> None:
         """A node of the job becomes slow."""
@@ -237,17 +247,28 @@ class _Lanes:
         self.pace[lane] = self.slower
 
     def _replace_slow(self, lane: Lane, time: Floats, who: Lane) -> None:
-        """A slow node is found: the job is saved and restarted without it; where it is down anyway, that is all."""
+        """A slow node is found: the job is saved and restarted without it; where it is down anyway, it waits there for
+        what stands in."""
         assert self.slow is not None
         still = self.slow[lane, who]
         lane, time, who = lane[still], time[still], who[still]
         self._rebase(lane, time)
         runs = time >= self.since[lane]
         held = self._swap(lane, time, who, time + self._repair_s())
+        self._wait(lane[~runs], held[~runs])
         lane, time, held = lane[runs], time[runs], held[runs]
         reached = self._stop(lane, time)
-        replacement = np.maximum(self.campaign.restart.replace_s, held - time) + self.stall_s
-        self._begin(streams.SLOW, lane, time, reached, reached, reached, reached >= 0, 0 * time, replacement)
+        least = np.maximum(self.campaign.restart.replace_s, held - time) + self.stall_s
+        self._begin(streams.SLOW, lane, time, reached, reached, reached, reached >= 0, 0 * time, least, held)
+
+    def _wait(self, lane: Lane, held: Floats) -> None:
+        """Lanes that are down are so for longer: until another node is there too."""
+        self.held[lane] = np.maximum(self.held[lane], held)
+        late = np.maximum(0.0, held - (self.since[lane] - self.chain[2, lane]))
+        self.replaced[lane] = np.where(late > 0, held, self.replaced[lane])
+        self.since[lane] += late
+        self.chain[1, lane] += late
+        self.lost[2, lane] += late
 
     def _repair_s(self) -> float:
         return self.campaign.failures.nodes.repair_s if self.campaign.failures.nodes else 0.0

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwmodels.refused import Refused
-from hwmodels.units import SECONDS_PER_DAY, format_quantity
+from hwmodels.units import SECONDS_PER_DAY, SECONDS_PER_HOUR, format_quantity
 from sim.campaign import blocks, calendar, prices, saving
 from sim.campaign.blocks import Block
 from sim.campaign.calendar import Calendar
@@ -70,10 +70,9 @@ def _possible(campaign: Campaign, saved: Sequence[Saved]) -> None:
 
 
 def time(seconds: float) -> str:
-    """A time as a message has it."""
+    """A time as a message has it: of hours and days by them."""
+    if seconds >= SECONDS_PER_DAY:
+        return f"{seconds / SECONDS_PER_DAY:.1f} days"
+    if seconds >= SECONDS_PER_HOUR:
+        return f"{seconds / SECONDS_PER_HOUR:.1f} h"
     return format_quantity(seconds, "time")
-
-
-def days(seconds: float) -> str:
-    """The same of one that takes days."""
-    return f"{seconds / SECONDS_PER_DAY:.1f} days"

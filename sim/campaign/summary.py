@@ -10,7 +10,7 @@ from hwmodels.units import SECONDS_PER_DAY
 from sim.campaign import money, saving, streams
 from sim.campaign.calendar import Calendar
 from sim.campaign.lanes import CAUSES, DOWN, Outcome
-from sim.campaign.plan import Plan, days
+from sim.campaign.plan import Plan, time
 from sim.campaign.values import Campaign, Published
 from sim.result import SCHEMA_VERSION
 
@@ -41,7 +41,7 @@ def _infeasible(campaign: Campaign, made: Plan, outcome: Outcome) -> Iterator[st
         lines = dict.fromkeys(line for step in table.points.values() for line in step.infeasible)
         yield from (f"phase {phase.name!r}: {line}" for line in lines)
     if campaign.deadline_s is not None and (late := float(np.percentile(outcome.wall, 95))) > campaign.deadline_s:
-        yield f"misses its deadline of {days(campaign.deadline_s)}: one seed of twenty takes {days(late)} or more"
+        yield f"misses its deadline of {time(campaign.deadline_s)}: one seed of twenty takes {time(late)} or more"
 
 
 def _figures(campaign: Campaign, made: Plan, outcome: Outcome, slower: float, reach: Reach) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def load(words: list[str]) -> int:
     """The largest load of a serving scenario within its objectives, and what others came to, as a table."""
     from hwmodels.units import MS_PER_S
     from sim.serving import files, limit
+    from sim.serving.values import TRACE
 
     words = Parser(worded=True).parse_intermixed_args(words).words
     if not words:
@@ -74,9 +75,14 @@ def load(words: list[str]) -> int:
     serve = files.load(words[0], words[1:])
     with refusals(words[0]):
         *tried, best = limit.search(serve)
-    print("requests/s  within objectives  TTFT p99, ms  TPOT p50, ms  tokens/s a decoding GPU")
-    for each in (*sorted(set(tried)), best):
+    for line in (*serve.unfelt, *unread(serve)):
+        print(f"{words[0]}: {line}", file=sys.stderr)
+    trace = serve.requests.arrivals == TRACE
+    unit = "times fast" if trace else "requests/s"
+    print(f"{unit}  within objectives  TTFT p99, ms  TPOT p50, ms  tokens/s a decoding GPU")
+    for each in sorted({*tried, best}):
         times = f"{each.ttft_s * MS_PER_S:12,.0f}  {each.tpot_s * MS_PER_S:12,.1f}"
         print(f"{each.rate:10.4g}  {each.part:17.1%}  {times}  {each.output:23,.0f}")
-    print(f"most within objectives: {best.rate:.4g} requests/s ({limit.KEPT:.0%} of them)")
+    unit = "times as fast as the trace" if trace else "requests/s"
+    print(f"most within objectives: {best.rate:.4g} {unit} ({best.part:.1%} of requests keep both)")
     return DONE

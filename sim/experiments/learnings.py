@@ -20,7 +20,7 @@ MEASURES = (
 )
 GROUPS = {
     "rollout": "rollouts", "waiting for the last answer": "rollouts", "reward": "rollouts", "waiting": "waiting",
-    "controller": "host", "update": "training", "old log-probabilities": "training",
+    "controller": "host", "batches to workers": "host", "update": "training", "old log-probabilities": "training",
     "reference log-probabilities": "training", "change to the reference and back": "weights",
     "trainer's weights come, rollouts' go": "weights", "rollouts' weights come, trainer's go": "weights",
     "weights to rollouts": "weights", "optimizer states to the host": "weights", "optimizer states back": "weights",

@@ -12,7 +12,8 @@ from functools import cached_property
 from itertools import tee
 from typing import Any
 
-from hwmodels import power
+from hwmodels import kernels, pace, power
+from hwmodels.device import Device
 from hwmodels.document import Document
 from hwmodels.op import HYBRIDEP
 from hwmodels.refused import Refused
@@ -157,10 +158,16 @@ def unfelt(scenario: Scenario, further: bool = True) -> Iterator[str]:
     for key in scenario.cluster.stated if scenario.cluster else ():
         if lines := list(descriptive([key])):
             yield from lines
-        elif key == POWER and scenario.cluster and not power.known(device := scenario.cluster.node.device):
+        elif key == POWER and scenario.cluster and not _drawn(device := scenario.cluster.node.device):
             yield f"{key} changes nothing: what watts leave of a clock is not known of {device.architecture}"
         elif further and _same(known, key):
             yield f"{key} changes nothing in this run: what it limits is not reached, or not there"
+
+
+def _drawn(device: Device) -> bool:
+    """Whether it is known what watts leave of its clock, to any of its libraries."""
+    published = (each for each in kernels.known() if device.name in each.devices)
+    return power.known(device) or any(map(pace.metered, published))
 
 
 def descriptive(stated: Iterable[str]) -> Iterator[str]:

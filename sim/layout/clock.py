@@ -2,7 +2,8 @@
 
 A step's joules and time are those of its micro-batches, of all stages together, with the exchanges that compute waits
 for, and of its updates. Bubbles are no rest: a power limit looks at tens of ms, in which a stage is busy or is not.
-What runs beside compute draws besides, and is left out.
+What runs beside compute draws besides, and is left out: exchanges in steps that are pairs, but not where a pipeline
+fills or drains.
 """
 
 from collections import Counter
@@ -24,7 +25,8 @@ RESTED = 1.0
 
 def paces(pricer: Pricer) -> bool:
     """Whether joules of what it prices are known: a library's kernels on a metered card, or one that draws alike."""
-    known = pace.known(pricer.device) and pricer.published is None
+    own = pricer.published
+    known = pace.metered(own) and pricer.device.power_w > 0 if own else pace.known(pricer.device)
     return known and any(tables.library and not tables.sparse for tables in pricer.shelf)
 
 
@@ -38,24 +40,32 @@ def paced(plan: Plan, machine: Machine) -> Machine:
     if not paces(machine.pricer):
         return machine
     own = rested(machine)
-    total = _Sum(own, plan.overlapped or plan.paired)
+    total = _Sum(own, waiting(plan))
     for unit, count in Counter(like for each in own.units for like in alike((each,))).items():
         for direction in "FBW":
             for part in own.parts(unit, direction):
                 total.add(part, count * plan.micro_batches)
     if not plan.scenario.optimizer.offloaded:
         total.update(sum(optimizer.tail(plan, own, at).update_ns for at in range(plan.program.positions)))
-    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus)
+    least = pace.least_ns(machine.pricer.device, total.joules, machine.cluster.gpus, total.own)
     clock = pace.clock(least, lambda clock: round(total.ns + (clock - RESTED) * total.paced_ns))
     return machine.at(round(clock, DIGITS))
 
 
-class _Sum:
-    """What kernels come to, in ns and joules at the rested clock; paced_ns: of those that the clock paces. hidden:
-    whether exchanges run beside compute of another micro-batch."""
+def waiting(plan: Plan) -> float:
+    """The part of a step's exchanges that compute waits for: those of forwards and gradients in no pair."""
+    alone = Counter("+" in step.kind for steps in plan.program.steps for step in steps if step.kind != "W")
+    return alone[False] / (alone[False] + 2 * alone[True])
 
-    def __init__(self, machine: Machine, hidden: bool) -> None:
-        self.machine, self.hidden = machine, hidden
+
+class _Sum:
+    """What kernels come to, in ns and joules at the rested clock; paced_ns: of those that the clock paces. waiting: the
+    part of exchanges that run beside no compute of another micro-batch."""
+
+    def __init__(self, machine: Machine, waiting: float) -> None:
+        self.machine, self.waiting = machine, waiting
+        self.own = machine.pricer.published
+        self.slowed = pace.slowed(machine.pricer.device, self.own)
         self.ns = self.paced_ns = self.joules = 0.0
 
     def add(self, part: Part, times: int) -> None:
@@ -65,12 +75,14 @@ class _Sum:
             if kernel.lane in (COMPUTE, WEIGHT):
                 ns = price(kernel.op).ns
                 self.ns += times * (ns + gap * kernel.op.kernels)
-                self.paced_ns += times * ns * isinstance(kernel.op, PACED)
-                self.joules += times * pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention)
-            elif kernel.lane == COMMUNICATION and not (kernel.ahead or kernel.piece or self.hidden):
-                ns = price(kernel.op).ns
-                self.ns += times * ns
-                self.joules += times * pace.joules(kernel.op, ns, self._sms(kernel))
+                paced = isinstance(kernel.op, PACED)
+                self.paced_ns += times * ns * paced
+                drawn = pace.joules(kernel.op, ns, 1.0, self.machine.pricer.attention, self.own)
+                self.joules += times * drawn * (self.slowed if paced else 1.0)
+            elif kernel.lane == COMMUNICATION and self.waiting and not (kernel.ahead or kernel.piece):
+                waited = self.waiting * price(kernel.op).ns
+                self.ns += times * waited
+                self.joules += times * pace.joules(kernel.op, waited, self._sms(kernel), own=self.own)
 
     def update(self, ns: float) -> None:
         """Of updates, so long."""

@@ -17,7 +17,7 @@ EVERY = RECIPES | {
     for name, linear, weight, activation in (
         ("fp8_delayed", "fp8", TWO_FP8, PLAIN_E4M3), ("fp8_current", "fp8", TWO_FP8, PLAIN_E4M3),
         ("fp8_block", "fp8", TWO_FP8, E4M3_ROWS), ("mxfp8", "mxfp8", TWO_MXFP8, MXFP8),
-        ("nvfp4", "nvfp4", TWO_NVFP4, NVFP4),
+        ("nvfp4", "nvfp4", TWO_NVFP4, NVFP4), ("fp8_rowwise", "fp8", TWO_FP8, PLAIN_BF16),
     )
 }  # fmt: skip
 """Name -> recipe, DeepSeek's and plain BF16 among them."""

@@ -67,8 +67,8 @@ FIGURES = {
     "interval_parts.prices|left_out.*": "seconds of the step [low, high] by either part alone: prices as uncertain as "
     "their sources say, and what measured runs were off beyond that (sim.analysis.left_out)",
     "interval_parts.class.kind|stack|generation|scale": "the run's class: dense or mixture, software, GPUs, how many",
-    "interval_parts.learned_on": "the narrowest class around it with published runs, whose errors the second part is",
-    "interval_parts.groups": "how many those are, a layout once",
+    "interval_parts.groups": "published layouts of its kind, whose errors the second part is learned from",
+    "interval_parts.mfu": "its MFU, which widens that part where it is low",
     "interval_parts.unsaid.*": "deciding keys that the scenario leaves to the stack, each of which widens that part",
     "tornado.*.*": "causes of the interval, largest first: cause, spread, and seconds of the step when it is dearer by "
     "its spread (step_s) or cheaper (cheaper_s)",
@@ -142,7 +142,8 @@ FIGURES = {
     "serve.busy.*": "seconds of steps of a kind a second, over all instances",
     "serve.cache_used.mean|most": "part of an instance's blocks in use: over time and instances, and most of any",
     "serve.pools.*.*": "each pool: GPUs, bytes of weights, tokens that the cache of an attention group holds",
-    "serve.decode_step.*": "a decode step at the mean load: sequences, keys, seconds",
+    "serve.decode_step.*": "a decode step at the mean load: sequences, keys, seconds, rows of the busiest rank "
+    "over the mean rank's",
     "serve.decode_step.*.*": "the same by part of a layer",
     "serve.decode_step.kernels.*.*": "the same by kernel, with its launches",
     "serve.operating_points.*.sequences|tpot_s|output_per_s_gpu": "decode steps of more and more sequences: seconds a "
@@ -154,8 +155,9 @@ FIGURES = {
     "rl.gpus.training|rollouts": "GPUs that do so",
     "rl.tokens.prompts|answers|per_s_gpu": "tokens of a step, and of both a second and GPU, all GPUs counted",
     "rl.parts_s.*": "mean seconds of each part of a step, whoever has it: tail is the part of the rollout in which an "
-    "instance waits for the last answer, on average; away, back: optimizer states to the host and back; places: "
-    "weights of rollouts and of the trainer that change places",
+    "instance waits for the last answer, on average; sent_log_probs, sent_update: until workers have what these are "
+    "over; away, back: optimizer states to the host and back; places: weights of rollouts and of the trainer that "
+    "change places",
     "rl.lanes_s.*.*": "seconds of a step by what GPUs do or wait for; of each kind of GPUs they add up to the step",
     "rl.lengths.mean|p50|p90|p99|longest|longest_expected|cut_off": "tokens of answers: longest of a step as drawn and "
     "as expected, and the part of answers that are cut off",

@@ -23,7 +23,8 @@ class Load(NamedTuple):
     """Routing load of one rank in one layer and micro-batch.
 
     nodes_reached, ranks_reached: mean number of distinct nodes and ranks that a token reaches. received: rows that come
-    by dispatch. rows: rows of its experts, padded to PADDING an expert.
+    by dispatch. rows: rows of its experts, padded to PADDING an expert; a rank's part of them where some share their
+    columns and gather all of theirs.
     """
 
     nodes_reached: float
@@ -32,13 +33,25 @@ class Load(NamedTuple):
     rows: int
 
 
-def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int) -> Load:
-    """Expected load of each of `group` ranks when every expert is equally likely."""
+def balanced(mixture: Mixture, tokens: int, group: int, gpus_per_node: int, sharing: int = 1) -> Load:
+    """Expected load of each of `group` ranks when every expert is equally likely. sharing: ranks that share the columns
+    of experts, whose rows each expert has."""
     m = mixture
     nodes, ranks = spread(m.experts, m.groups, m.chosen_groups, m.chosen, m.score, group, gpus_per_node)
-    # an expert's last tile is half full on average
-    rows = tokens * m.chosen + m.experts // group * PADDING // 2
+    rows = tokens * m.chosen + padding(m.experts // group, sharing)
     return Load(nodes, ranks, round(tokens * ranks), rows)
+
+
+def padding(experts: int, sharing: int) -> int:
+    """Rows of padding of a rank: an expert's last tile is half full on average, behind a gather of `sharing` ranks."""
+    return experts * PADDING // 2 // sharing
+
+
+def filled(mixture: Mixture, tokens: int, group: int, sharing: int) -> int:
+    """Rows of a rank's experts where each has room for as many as the mean, and has them: in whole tiles, of `sharing`
+    ranks that share its columns together."""
+    room = -(-tokens * mixture.chosen // mixture.experts) * group * sharing
+    return mixture.experts // group * (-(-room // PADDING) * PADDING) // sharing
 
 
 @cache

@@ -7,6 +7,7 @@ from sim.layout.mesh import Mesh
 from sim.layout.plan import Plan
 from sim.models.mixture import Mixture
 from sim.routing import eplb, popularity
+from sim.routing.balanced import padding
 from sim.routing.gate import gate_of
 from sim.routing.hosts import Hosts, in_order
 from sim.routing.loads import Loads, loads
@@ -29,18 +30,20 @@ def loads_of(plan: Plan, machine: Machine) -> Loads | None:
         gate_of(mixture), popularity, where, machine.site.own, scenario.seed, plan.micro_batches, plan.mesh.replicas,
         mixture.capacity,
     )  # fmt: skip
-    return _of_replicas(drawn, plan.mesh)
+    return _of_replicas(drawn, plan.mesh, len(where[0].expert) // where[0].ranks)
 
 
-def _of_replicas(drawn: Loads, mesh: Mesh) -> Loads:
+def _of_replicas(drawn: Loads, mesh: Mesh, local: int) -> Loads:
     """Loads by replica of those drawn group by group. Ranks that share the columns of experts compute the rows of each
-    other too: the mean of theirs."""
+    other too: the mean of theirs, which are padded once where they have come together. local: experts of a rank."""
     received, rows = np.empty_like(drawn.received), np.empty_like(drawn.rows)
     members = mesh.groups("expert").ravel()
     received[..., members], rows[..., members] = drawn.received, drawn.rows
     sharing = mesh.groups("expert_tensor")
     if sharing.shape[1] > 1:
-        rows[..., sharing] = np.ceil(rows[..., sharing].mean(axis=-1, keepdims=True)).astype(np.int32)
+        more = padding(local, 1) - padding(local, sharing.shape[1])
+        mean = np.maximum(rows[..., sharing].mean(axis=-1, keepdims=True) - more, 0)
+        rows[..., sharing] = np.ceil(mean).astype(np.int32)
     return drawn._replace(received=received, rows=rows)
 
 

@@ -289,6 +289,10 @@ def _spread(scenario: Scenario, spread: Spread, stages: int) -> Iterator[Finding
         yield ("placement", "parallel.pipeline", "schedule", "model"), wrong
 
 
+GATHER_FP8 = {"megatron": TENSORWISE, "torch": ("fp8_current",)}
+"""Stack -> precisions in which it casts parameters before they are gathered."""
+
+
 def _machine(scenario: Scenario) -> Iterator[Finding]:
     cluster = divides.cluster_of(scenario)
     device, sms = cluster.node.device, scenario.comm.sms
@@ -301,10 +305,13 @@ def _machine(scenario: Scenario) -> Iterator[Finding]:
     if scenario.optimizer.offloaded and scenario.optimizer.name != Optimizer.name:
         what = f"the host's CPU makes no matrix orthogonal; legal with {scenario.optimizer.name}: none"
         yield ("optimizer.offload", "optimizer.name"), f"found host; {what}"
-    kept = ("fp8", *TENSORWISE) if scenario.stack.name == "megatron" else ("fp8",)
+    kept = ("fp8", *GATHER_FP8.get(scenario.stack.name, ()))
     if scenario.states.parameters == "fp8" and scenario.precision not in kept:
         what = f"products in {scenario.precision} read no FP8 copies; legal: bf16, or write precision={kept[-1]}"
         yield ("states.parameters", "precision"), f"found fp8; {what}"
+    elif scenario.states.parameters == "fp8" and scenario.stack.name == "torch" and scenario.parallel.zero < 2:
+        what = "torch casts parameters for their gathers alone, and none is gathered"
+        yield ("states.parameters", "parallel.zero"), f"found fp8; {what}; legal: bf16, or parallel.zero 2 or 3"
     if sms % 2 or not 0 <= sms < device.sms:
         most, has = (device.sms - 1) // 2 * 2, f"{device.name} has {device.sms} SMs"
         legal = f"even numbers from 2 to {most} ({has}), 0: copy engines" if most else f"0 ({has}): copy engines"

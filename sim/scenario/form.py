@@ -211,7 +211,8 @@ class StatesForm(Form):
     parameters: Literal["bf16", "fp8"] | None = None
     """The copies that products read; as precision has it unless said. bf16 beside precision fp8: they are quantised
     before each product. fp8 on megatron in fp8_delayed or fp8_current: parameters are cast where they are updated, and
-    gathered and kept so (--fp8-param-gather)."""
+    gathered and kept so (--fp8-param-gather). On torch in fp8_current: shards are cast before they are gathered
+    (torchao's enable_fsdp_float8_all_gather), by scales of whole tensors that are found once a step."""
 
 
 class RecomputeForm(Form):
@@ -284,10 +285,12 @@ class ScenarioForm(Form):
     """The machine; with a model."""
     model: Document = None
     """What is trained: a name in scenarios/models (or models/ beside the scenario), or {base: name, ...}."""
-    precision: Literal["fp8", "bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4"] = "fp8"
+    precision: Literal["fp8", "bf16", "fp8_delayed", "fp8_current", "fp8_block", "fp8_rowwise", "mxfp8", "nvfp4"] = (
+        "fp8"
+    )
     """Format of matrix products: fp8 as DeepSeek-V3's recipe, bf16, or a recipe of TransformerEngine on the megatron
-    stack. Compiled torch has torchao's: fp8_current, its float8 with a scale a tensor (recipes by rows are not
-    modelled, for no row of such a product was measured), and mxfp8, of dense layers that no tensor group shares."""
+    stack. Compiled torch has torchao's: fp8_current, its float8 with a scale a tensor, fp8_rowwise, with a scale a row
+    of what a product reads, and mxfp8, of dense layers that no tensor group shares."""
     stack: Annotated[StackForm, _word_is("name")] = StackForm()
     """Whose kernels train the model: a name, or a mapping."""
     parallel: ParallelForm = ParallelForm()

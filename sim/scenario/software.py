@@ -38,9 +38,10 @@ class StackForm(Form):
     loss_parallel: bool | None = None
     """Of torch: ranks of a tensor group share the loss, each with its part of the logits (the default), or each gathers
     all of them."""
-    cross_entropy: Literal["transformer_engine", "native"] | None = None
-    """Of megatron: whose kernels the loss is, transformer_engine (the default) or native, Megatron Core's own in FP32,
-    which is all that there was before March 2025."""
+    cross_entropy: Literal["transformer_engine", "native", "plain"] | None = None
+    """Of megatron: whose kernels the loss is, transformer_engine (the default), native, Megatron Core's own in FP32,
+    which is all that there was before March 2025, or plain, that one operation by operation
+    (cross_entropy_loss_fusion off)."""
     fused_experts: bool | None = None
     """Of megatron in mxfp8: experts' first product, its activation and the cast of that are one kernel, and so are
     their gradients (Megatron's use_transformer_engine_op_fuser)."""
@@ -50,7 +51,8 @@ class StackForm(Form):
     its own kernel unless said, or plain, operation by operation in FP32 where nothing compiles them."""
     scales: Literal["both", "weights", "none"] | None = None
     """Of megatron in mxfp8 or nvfp4: sides of a product whose scales are put in the tensor cores' order by a kernel of
-    their own before each: both (TransformerEngine before 2.12), weights (the default) or none (July 2026 and later)."""
+    their own before each: both (TransformerEngine before 2.12, NVFP4's before 2.17), weights (the default) or none
+    (July 2026 and later)."""
     casts: Literal["joined", "apart"] | None = None
     """Of megatron in nvfp4: rows and transformed columns are cast by one kernel (joined, the default) or by two (apart:
     TransformerEngine before 2.14)."""
@@ -60,7 +62,7 @@ class StackForm(Form):
     rope: Literal["own", "complex", "plain"] | None = None
     """own: torch's on halves of a head, megatron's fused kernel (the default). complex, of torch: as complex numbers in
     FP32, which torch.compile does not fuse. plain, of megatron: operation by operation (apply_rope_fusion off, and
-    YaRN with a factor, as GPT-OSS has it); attention in latents has the fused kernel anyway."""
+    YaRN with a factor, as GPT-OSS has it)."""
     router: Literal["fused", "plain"] | None = None
     """Of megatron, a mixture's router: fused (the default) or plain, its scores, choices and auxiliary loss operation
     by operation (moe_router_fusion off)."""
@@ -69,6 +71,14 @@ class StackForm(Form):
     permute: Literal["fused", "plain"] | None = None
     """Of megatron with alltoall, how rows are put in the order of experts: fused (the default) or plain, operation by
     operation and chunk by chunk (moe_permute_fusion off)."""
+    weighting: Literal["experts", "sums"] | None = None
+    """Of megatron with alltoall, who weighs rows: experts, to which weights are sent beside them (the default), or the
+    sums that they come back to (Megatron Core before April 2025)."""
+    padded: bool | None = None
+    """Of megatron with alltoall: each expert has as many rows as the mean, tokens above are dropped and gaps filled
+    (moe_pad_expert_input_to_capacity with a capacity of 1), so that nobody counts rows or waits for numbers."""
+    sequential: bool | None = None
+    """Of megatron: experts multiply one after another, each by products of its own (moe_grouped_gemm off)."""
     accumulation: Literal["fused", "added"] | None = None
     """Of megatron: gradients of weights are added to those there in their products (fused, the default) or by a kernel
     each behind them (added: gradient_accumulation_fusion off)."""
@@ -151,7 +161,7 @@ def findings(scenario: Scenario) -> Iterator[Finding]:
 
 def _torchaos(scenario: Scenario) -> Iterator[Finding]:
     """Precisions of torchao where torch.compile has not fused their casts, or does not get through them."""
-    if scenario.precision in ("fp8_current", "mxfp8") and not scenario.stack.compiled:
+    if scenario.precision in ("fp8_current", "fp8_rowwise", "mxfp8") and not scenario.stack.compiled:
         what = "torchao's casts are fast only where torch.compile fuses them"
         yield ("stack.compiled", "stack", "precision"), f"{what}; legal with precision {scenario.precision}: true"
     if scenario.precision == "mxfp8" and scenario.parallel.tensor > 1:
@@ -167,6 +177,21 @@ def _mixed(stack: Stack, scenario: Scenario) -> Iterator[Finding]:
     if stack.permute != Stack.permute and (stack.dispatcher != Stack.dispatcher or scenario.parallel.expert == 1):
         what = "rows are put in order operation by operation where alltoall sends them alone"
         yield ("stack.permute", "stack.dispatcher"), f"{what}; legal: fused, or alltoall and parallel.expert 2 or more"
+    for key, legal in (("weighting", Stack.weighting), ("padded", "false")):
+        if getattr(stack, key) != getattr(Stack, key) and (
+            stack.dispatcher != Stack.dispatcher or scenario.parallel.expert == 1
+        ):
+            what = "known of alltoall's rows alone"
+            yield (
+                (f"stack.{key}", "stack.dispatcher"),
+                f"{what}; legal: {legal}, or alltoall and parallel.expert 2 or more",
+            )
+    if stack.padded and scenario.routing.kind != "balanced":
+        what = "padded rows are as many for each expert"
+        yield ("stack.padded", "routing.kind"), f"{what}; legal: false, or routing.kind balanced"
+    if stack.sequential and stack.fused_experts:
+        what = "a fused kernel has all experts"
+        yield ("stack.sequential", "stack.fused_experts"), f"{what}; legal: one of the two"
     if stack.fused_experts and scenario.precision != "mxfp8":
         yield ("stack.fused_experts", "precision"), "experts are fused in mxfp8 alone; legal: false, or precision mxfp8"
 

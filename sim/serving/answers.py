@@ -50,7 +50,7 @@ def figures(serve: Serve, asked: Asked, log: Log) -> dict[str, Any]:
         "in_system": log.inside / NS_PER_S / span,
         "busy": {kind: ns / NS_PER_S / span for kind, ns in sorted(log.busy.items())},
         "waiting_s": _waiting(log),
-        "cache_used": _cache_used(log, end),
+        "cache_used": _cache_used(log, end, sum(pool.instances for pool in serve.pools)),
         "energy": _energy(serve, asked, log, span),
         "preemptions": int(log.again.sum()),
         "swapped": log.swapped,
@@ -125,7 +125,7 @@ def _tokens(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, floa
     decodes = sum(pool.gpus * pool.instances for pool in serve.of(DECODE, BOTH))
     cost = serve.cost * serve.gpus * span / (prompt + output) * MEGA if serve.cost else None
     return {
-        "prompt": prompt, "cached": cached, "cached_by_host": log.fetched, "output": output,
+        "prompt": prompt, "cached": cached, "cached_by_host": int(log.fetched.sum()), "output": output,
         "prompt_per_s_gpu": prompt / span / serve.gpus, "output_per_s_gpu": output / span / serve.gpus,
         "prompt_per_s_prefill_node": (prompt - cached) / span / fills * serve.node.gpus,
         "output_per_s_decode_gpu": output / span / decodes,
@@ -154,15 +154,15 @@ def _waiting(log: Log) -> dict[str, float]:
     return {name: float((after - before).mean()) / NS_PER_S for name, before, after in pairs}
 
 
-def _cache_used(log: Log, end: int) -> dict[str, float]:
+def _cache_used(log: Log, end: int, instances: int) -> dict[str, float]:
     """Part of the blocks of an instance in use: over time, on average over instances, and most of any."""
     area, most, last = 0.0, 0.0, dict[int, tuple[int, float]]()
     for time, number, _, _, used in log.load:
         since, before = last.get(number, (time, 0.0))
-        area, most = area + before * (time - since), max(most, used)
+        area, most = area + (before + used) / 2 * (time - since), max(most, used)
         last[number] = time, used
     start = min((time for time, *_ in log.load), default=0)
-    return {"mean": area / max(1, end - start) / max(1, len(last)), "most": most}
+    return {"mean": area / max(1, end - start) / instances, "most": most}
 
 
 def _energy(serve: Serve, asked: Asked, log: Log, span: float) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from hwmodels.refused import Refused
 from hwmodels.units import NS_PER_S
 from sim.routing.keyed import generator
 from sim.serving import traces
@@ -27,7 +28,7 @@ class Asked(NamedTuple):
 
 
 def asked(requests: Requests, seed: int) -> Asked:
-    """All requests of a scenario. Raises Refused for a trace that cannot be read."""
+    """All requests of a scenario. Raises Refused for a trace that cannot be read, and for times beyond all clocks."""
     if requests.arrivals == TRACE:
         return _of_trace(requests)
     random = generator(seed, "lengths")
@@ -44,8 +45,15 @@ def _arrivals(requests: Requests, seed: int) -> Column:
         gaps = random.gamma(shape, mean / shape, requests.number)
     else:
         gaps = random.exponential(mean, requests.number)
-    times: Column = np.cumsum(np.rint(gaps)).astype(np.int64)
-    return times
+    return _whole(np.cumsum(np.rint(gaps)), "rate")
+
+
+def _whole(times: npt.NDArray[np.float64], key: str) -> Column:
+    """Whole ns. Raises Refused where the last is later than a clock of 64 bits tells with ease. key: what says it."""
+    if not (last := float(times.max()) / NS_PER_S) <= traces.LATEST_S:
+        what = f"the last request would come after {last:.3g} s; legal: up to {traces.LATEST_S:g} s"
+        raise Refused(what, key=f"serve.requests.{key}")
+    return np.rint(times).astype(np.int64)
 
 
 def _drawn(lengths: Lengths, count: int, random: np.random.Generator) -> Column:
@@ -56,9 +64,12 @@ def _drawn(lengths: Lengths, count: int, random: np.random.Generator) -> Column:
 
 def _of_trace(requests: Requests) -> Asked:
     rows = traces.read(requests.file, requests.form)
+    if requests.number > len(rows):
+        what = f"found {requests.number:,}; the trace has {len(rows):,}; legal: up to that, 0 for all of it"
+        raise Refused(what, key="serve.requests.count")
     rows = rows[: requests.number] if requests.number else rows
     times = np.array([row.arrival_s for row in rows]) / requests.speed * NS_PER_S
-    arrival = np.rint(times - times.min()).astype(np.int64)
+    arrival = _whole(times - times.min(), "speed")
     order = np.argsort(arrival, kind="stable")
     prompt, output = (np.array([row[i] for row in rows], np.int64) for i in (1, 2))
     blocks = tuple(rows[i].blocks for i in order) if any(row.blocks for row in rows) else ()

@@ -147,6 +147,6 @@ def _room(serve: Serve, pool: Pool, own: Deployed) -> Iterator[str]:
         shown, of = (format_quantity(size, "data") for size in (weights, have))
         yield f"weights take {shown} of the {of} that a GPU has for them and the cache; more ranks hold less each"
         return
-    longest = serve.requests.prompt.most + (serve.requests.output.most if pool.does != PREFILL else 0)
+    longest = serve.requests.prompt.most + serve.requests.output.most  # of prompts alone too: answers begin anew there
     if serve.requests.arrivals != TRACE and longest > own.tokens:
         yield f"a request of {longest:,} tokens does not fit: the cache of an attention group holds {own.tokens:,}"

@@ -62,6 +62,8 @@ class Instance:
 
     def offer(self, job: Job) -> None:
         """A job: a prompt to compute, or a sequence whose cache is here."""
+        if self.idle:
+            self._tell_load()
         self.waiting.append(job)
         self.tokens += job.context
         if self.idle:
@@ -71,9 +73,12 @@ class Instance:
 
     def release(self, job: Job) -> None:
         """The cache of a prompt has gone to where it decodes."""
+        self._tell_load()
         self.held -= self._blocks(job.context)
         if self.idle:
             self._begin()
+        else:
+            self._tell_load()
 
     def fail(self) -> list[Job]:
         """All that it had to do, without caches; what it has begun is lost."""
@@ -81,6 +86,7 @@ class Instance:
         lost = self.running.all() + [each.job for each in self.filling] + [*self.coming.values(), *self.waiting]
         self.epoch, self.turn, self.down = self.epoch + 1, self.turn + 1, True
         self._empty()
+        self._tell_load()
         return [job._replace(swapped=False) for job in lost]
 
     def used(self) -> int:
@@ -110,8 +116,9 @@ class Instance:
         else:
             self.idle = True
 
-    def _tell_load(self) -> None:
-        used = (self.held + self.running.tokens / self.block) / self.room if self.room else 0.0
+    def _tell_load(self, steps: int = 0) -> None:
+        """What there is now. steps: that sequences have done since they were counted."""
+        used = (self.held + self.running.blocks(steps)) / self.room if self.room else 0.0
         others = len(self.waiting) + len(self.filling) + len(self.coming)
         self.log.load.append((self.clock.now, self.number, len(self.running), others, used))
 
@@ -134,8 +141,7 @@ class Instance:
         blocks, below = self.prefixes.use(job.blocks)
         kept, fetched = min(blocks * self.shared, job.context - 1), below * self.shared
         if job.fresh:
-            self.log.cached[job.request] = kept
-            self.log.fetched += fetched
+            self.log.cached[job.request], self.log.fetched[job.request] = kept, fetched
         return kept, fetched
 
     def _fetch(self, job: Job) -> None:
@@ -190,6 +196,7 @@ class Instance:
     def _filled(self, parts: list[tuple[Filling, int]], epoch: int) -> None:
         if epoch != self.epoch:
             return
+        self._tell_load()
         ready = []
         for each, part in parts:
             each.done += part
@@ -232,7 +239,7 @@ class Instance:
         steps = min(running.soonest, MOST_STEPS)
         steps = max(1, running.fitting(steps, self.room - self.held))
         count = len(running)
-        first, more = running.tokens / count + 1, running.pace / count
+        first, more = running.tokens / count + self.own.grid.queries, running.pace / count
         each = self.own.grid.decode_ns(-(-count // self.groups), first + more * np.arange(steps, dtype=np.float64))
         self.each = np.rint(each).astype(np.int64) + self.own.pool.host
         self.each[0] += self.pause
@@ -261,6 +268,7 @@ class Instance:
             return
         self.log.steps.append((self.each[:steps], len(self.running)))
         self._spend("decode", self.start, int(ends[-1]) - self.start, len(self.running))
+        self._tell_load(steps)
         for job in self.running.advance(steps):
             self.tokens -= job.context
             self._over(job)

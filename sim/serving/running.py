@@ -38,6 +38,8 @@ class Running:
 
     def blocks(self, steps: int) -> int:
         """Blocks that all have after so many more steps, in which none ends."""
+        if not self.jobs:
+            return 0
         return int(np.ceil((self.context + self.grows * steps) / self.block).sum())
 
     def fitting(self, steps: int, room: int) -> int:

@@ -28,7 +28,8 @@ def points(serve: Serve, asked: Asked) -> list[dict[str, float]]:
 
 def decode_step(serve: Serve, asked: Asked, log: Log) -> dict[str, Any] | None:
     """A decode step of the first pool that decodes, kernel by kernel, in one micro-batch: of as many sequences as its
-    attention groups had on average over time, half through their answers."""
+    attention groups had on average over time, half through their answers. busiest_over_mean: rows that the busiest rank
+    gets over the mean rank's, on average of layers; None without experts."""
     busy = sum(int(steps.sum()) for steps, _ in log.steps)
     if not busy:
         return None
@@ -41,8 +42,10 @@ def decode_step(serve: Serve, asked: Asked, log: Log) -> dict[str, Any] | None:
         seconds = own.grid.decoding.prices.ns(kernel.op) / NS_PER_S
         parts[part] = parts.get(part, 0.0) + seconds
         kernels.setdefault((part, kernel.name), []).append(seconds)
+    above = [load.above for load in own.grid.decoding.loads(batch)]
     return {
         "sequences": batch.sequences, "keys": batch.keys, "seconds": own.grid.decoding.ns(batch) / NS_PER_S,
+        "busiest_over_mean": sum(above) / len(above) if above else None,
         "parts_s": parts,
         "kernels": [
             {"part": part, "name": name, "launches": len(each), "seconds": sum(each)}

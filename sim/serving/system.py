@@ -163,7 +163,7 @@ class System:
         if to.lives:
             to.source.tokens -= job.context
         if not sent.lives:
-            self._begin(job)
+            self._lost(job)
             return
         if not to.lives:
             self._transfer(sent, job, self.clock.now)
@@ -195,8 +195,12 @@ class System:
         self.log.down_ns += self.serve.failures.repair_ns
         self.clock.at(self.clock.now + self.serve.failures.repair_ns, self._repaired, each, random)
         for job in jobs:
-            self.log.again[job.request] += not job.fresh
-            self._begin(job)
+            self._lost(job)
+
+    def _lost(self, job: Job) -> None:
+        """Whose cache an instance has lost that failed: it begins anew."""
+        self.log.again[job.request] += not job.fresh
+        self._begin(job)
 
     def _repaired(self, each: Instance, random: np.random.Generator) -> None:
         """It is there again, for those that waited too."""
@@ -204,8 +208,10 @@ class System:
         self._await_failure(each, random)
         parked, self.parked = self.parked, []
         for job, sent in parked:
-            if sent is None or not sent.lives:
+            if sent is None:
                 self._begin(job)
+            elif not sent.lives:
+                self._lost(job)
             else:
                 self._transfer(sent, job, self.clock.now)
 

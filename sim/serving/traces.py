@@ -11,7 +11,7 @@ import json
 import lzma
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -66,12 +66,17 @@ def _table(file: str, text: str, form: str) -> Iterator[Row]:
     keys, time = COLUMNS[form]
     reader = csv.reader(text.splitlines())
     names = [name.strip() for name in next(_lines(file, reader), ())]
+    if twice := [key for key in keys if names.count(key) > 1]:
+        raise Refused(f"has {names.count(twice[0])} columns {twice[0]}; legal: one", file, 1)
     for key in keys:
         if key not in names:
             near = did_you_mean(key, names)
             raise Refused(f"has no column {key}{near or ';'} found: {', '.join(names) or 'nothing'}", file, 1)
     for line in _lines(file, reader):
         if line:
+            if len(line) > len(names):
+                what = f"is no request: found {len(line)} values for {len(names)} columns"
+                raise Refused(what, file, reader.line_num)
             said = {**dict.fromkeys(names, ""), **dict(zip(names, line, strict=False))}
             try:
                 arrival, prompt, output = (said[key] for key in keys)
@@ -103,6 +108,9 @@ def _mooncake(file: str, text: str, form: str) -> Iterator[Row]:
                 raise ValueError("hash_ids: expected a list of whole numbers")
             time, prompt, output = (read[key] for key in MOONCAKE)
             row = _request(_read(float, time, MOONCAKE[0]) / MS_PER_S, prompt, output, MOONCAKE[1:])
+            if len(blocks) > -(-row.prompt // MOONCAKE_BLOCK):
+                what = f"found {len(blocks)} blocks of {MOONCAKE_BLOCK} tokens for a prompt of {row.prompt}"
+                raise ValueError(f"hash_ids: {what}")
             yield row._replace(blocks=tuple(blocks))
         except (ValueError, RecursionError) as error:
             raise Refused(f"is no request of a {form} trace: {error}", file, number) from None
@@ -134,8 +142,9 @@ def _whole(value: Any) -> int:
 
 
 def _moment(text: str) -> float:
-    """Seconds of a date and time."""
-    return datetime.fromisoformat(text.strip()[:26]).timestamp()
+    """Seconds of a date and time; UTC where it names no zone, wherever it is read."""
+    moment = datetime.fromisoformat(text.strip())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 WORDS: dict[Callable[[Any], Any], str] = {

@@ -124,7 +124,8 @@ def _open(row: list[Part], direction: str, bucket: Bucket, keys: Sequence[Key], 
     """The first of a bucket's parts waits for its parameters, copied out of a buffer first where they come in one; that
     copy, or nothing. Where they come in pieces it waits for the first, the part behind it for all."""
     if copied:
-        kernel = _copy(COPY_OUT, bucket.size)
+        each = sum(op.size for _, op in bucket.gather) / bucket.size
+        kernel = _copy(COPY_OUT, bucket.size, read=each, write=each)
         row.append(
             Part(named_part(COPY_OUT, bucket), direction, bucket.layer, (kernel,), place=OPENS, after=(keys[0],))
         )

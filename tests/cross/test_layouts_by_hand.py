@@ -45,8 +45,8 @@ EXPERTS = {
     "parallel": {"tensor": 2, "expert": 32, "expert_tensor": 2}, "schedule": "1f1b", "outputs": ["result"],
     "batch": {"sequences": 64, "sequence_length": T, "micro_batch": 1},
 }  # fmt: skip
-OWN, ROWS = T // 2, T // 2 * K + E // 32 * 64
-"""Tokens of a rank of two; rows of its four experts, each padded by half a tile of 128."""
+OWN, ROWS = T // 2, T // 2 * K + E // 32 * 64 // 2
+"""Tokens of a rank of two; its rows of four experts, each padded by half a tile of 128, of both ranks together."""
 DENSE = LAYERS * (H * (32 + 2 * 4) * 128 // 2 + 32 * 128 // 2 * H + 2 * 128 + 2 * H + H * E) + 2 * V // 2 * H + H
 """Half of all heads, columns and vocabulary; norms of layers and of heads, and the router, whole."""
 SHARE = LAYERS * 4 * 3 * H * WIDE // 2

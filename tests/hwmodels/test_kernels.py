@@ -40,14 +40,37 @@ def test_what_is_beyond_the_published_sizes_is_held() -> None:
 
 
 def test_formats_have_prices_of_their_own() -> None:
-    """NVFP4 is faster than FP8 by less than its peak is, and says that it is a judgement."""
-    bf16, fp8, mx, nv = (
-        pricer("gb200").price(SQUARE._replace(precision=form)) for form in ("bf16", "fp8", "mxfp8", "nvfp4")
+    """As many times FP8's as TransformerEngine's on a B300, whatever a card's peak in NVFP4 is; and a judgement."""
+    shape = Gemm(15872, 4096, 16384)
+    for card in ("b200", "b300", "gb200", "gb300"):
+        bf16, fp8, mx, nv = (
+            pricer(card).price(shape._replace(precision=form)) for form in ("bf16", "fp8", "mxfp8", "nvfp4")
+        )
+        assert bf16.ns > 1.8 * fp8.ns and mx.ns / fp8.ns == pytest.approx(1.04, rel=0.01)
+        assert nv.ns / fp8.ns == pytest.approx(0.536, rel=0.02)
+        assert {mx.rung, nv.rung} == {"transferred"} and mx.spread == nv.spread == 0.25
+
+
+@pytest.mark.parametrize(("name", "tflops"), [("b200", 5173), ("gb200", 5690), ("gb300", 6450)])
+def test_products_in_nvfp4_are_about_as_fast_as_others(name: str, tflops: float) -> None:
+    """8,192 x 16,384 x 8,192 of FlashInfer's CuTe kernel in SGLang 0.5.14 (ai-dynamo/aiconfigurator, 4,738, 5,166 and
+    5,791 TFLOP/s) less what the cast of a side takes at 0.55 of HBM's bandwidth; another library's, and no input."""
+    op = Gemm(8192, 16384, 8192, precision="nvfp4")
+    rested = Pricer(device.load(name), LINKS, 0, library="torch", clock=1.0).price(op)
+    assert op.flop() / rested.ns / 1e3 == pytest.approx(tflops, rel=0.13)
+
+
+def test_a_clock_of_its_own_paces_a_published_card() -> None:
+    """Products from a rested card on, where the SMs bind, and attention, whose rows are a rested card's."""
+    one, two = (Pricer(device.load("gb200"), LINKS, 0, library="torch", clock=at) for at in (1.0, 1.2))
+    assert two.price(SQUARE).ns / one.price(SQUARE).ns == pytest.approx(1.2, rel=0.01)
+    assert two.price(HEADS).ns / one.price(HEADS).ns == pytest.approx(1.2, rel=1e-4)
+    assert one.price(HEADS).ns == pytest.approx(pricer("gb200").price(HEADS).ns, rel=1e-4)
+    alone = kernels.kernels(device.load("gb200"), "torch")
+    assert alone is not None and pricer("gb200").price(SQUARE).ns / one.price(SQUARE).ns == pytest.approx(
+        alone.products["bf16"].clock, rel=0.01
     )
-    assert bf16.ns > 1.8 * fp8.ns and mx.ns == pytest.approx(fp8.ns, rel=1e-3) and 2.6 * nv.ns > mx.ns > 2 * nv.ns
-    assert {mx.rung, nv.rung} == {"transferred"} and mx.spread == nv.spread == 0.25
-    # Azure AI benchmarking guide: 7,536 TFLOP/s
-    assert nv.ns / 1000 == pytest.approx(SQUARE.flop() / 7536e12 * 1e6, rel=0.06)
+    assert one.price(STREAM) == two.price(STREAM)
 
 
 def test_grouped_products_are_a_little_slower_than_dense_ones() -> None:

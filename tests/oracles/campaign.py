@@ -53,7 +53,7 @@ def wall(
     restart: float,
 ) -> float:  # fmt: skip
     """Seconds until the last segment is through."""
-    now, segment, into = 0.0, 0, 0.0
+    now, segment, into, needed, lacking = 0.0, 0, 0.0, 0.0, 0.0
     whole, under_way = 0, list[tuple[float, int]]()
     for time, nodes, repaired in failures:
         while now < time and now + segments[segment] - into <= time:
@@ -70,7 +70,10 @@ def wall(
             continue
         whole = max([whole, *(number for ready, number in under_way if ready <= time)])
         under_way, segment, into = [], whole, 0.0
-        now = max(time + detect + (replace if nodes else 0.0), *waits) + restart
+        needed = max(needed, *waits)  # a job that is down lacks nodes of all failures that have stopped it
+        ready = max(time + detect + (replace if nodes or time < lacking else 0.0), needed)
+        lacking = ready if ready > time + detect else 0.0
+        now = ready + restart
     raise AssertionError("failures end before the run")
 
 

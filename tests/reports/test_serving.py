@@ -15,7 +15,7 @@ def summary(**changes):
     served = {
         "requests": 1200, "span_s": 2.0, "load": "averaged", "ttft_s": QUANTILES, "tpot_s": QUANTILES,
         "end_to_end_s": QUANTILES, "inter_token_s": QUANTILES, "preemptions": 3,
-        "swapped": 1, "failures": 0, "down_s": 0.0,
+        "swapped": 1, "failures": 0, "down_s": 0.0, "cache_used": {"mean": 0.0123, "most": 0.5},
         "energy": {"joules_per_million": 2.5e6},
         "waiting_s": {"instance": 1.0, "prompt": 3.0, "transfer": 0.0, "answer": 4.0},
         "operating_points": [{"sequences": 1, "tpot_s": 0.01, "output_per_s_gpu": 100.0},
@@ -24,7 +24,7 @@ def summary(**changes):
         "tokens": {"output_per_s_decode_node": 800.0, "output_per_s_decode_gpu": 100.0,
                    "prompt_per_s_prefill_node": 50.0, "cached": 7, "prompt": 70, "usd_per_million": None},
         "pools": [{"does": "both", "instances": 2, "gpus": 8, "weight_bytes": 1e9, "cache_tokens": 4096}],
-        "decode_step": {"sequences": 4, "keys": 100.0, "seconds": 0.002, "kernels": [
+        "decode_step": {"sequences": 4, "keys": 100.0, "seconds": 0.001, "busiest_over_mean": 1.25, "kernels": [
             {"part": "attention", "name": "q<b>", "launches": 61, "seconds": 0.0015},
             {"part": "experts", "name": "down", "launches": 61, "seconds": 0.0005},
         ]},
@@ -46,6 +46,19 @@ def test_all_parts_are_there_and_none_needs_a_script():
         and "75 %" in text
         and "3 caches given up" in text
     )
+
+
+def test_what_the_page_tells_in_words():
+    """Dollars, joules and failures too; no quantile of nothing; a step beside its kernels, and the busiest rank."""
+    nothing = dict.fromkeys(QUANTILES)
+    text = page(requests=1, tpot_s=nothing, failures=2, down_s=30.0)
+    assert "1 request in 2.000 s" in text and "p90 ," not in text and "no request has one" in text
+    assert "energy: 2.5 MJ a million tokens" in text and "instances failed: 2 times, 30.00 s in all" in text
+    assert "1.23 % is in use on average, 50 % at most." in text
+    assert "1.000 ms. Its kernels one after another, in one micro-batch: 2.000 ms." in text
+    assert "The busiest rank gets 1.25 times the mean rank's rows" in text.replace("&#x27;", "'")
+    step = summary()["serve"]["decode_step"] | {"busiest_over_mean": None}
+    assert "busiest rank" not in page(decode_step=step)
 
 
 def test_costs_are_told_where_there_are_some():

@@ -65,10 +65,12 @@ def _numbers(steps: int, before: int) -> list[int]:
 def _step(learning: Learning, moves: Moved, made: Rollouts) -> Done:
     updates = tuple((batch, update.step(learning, batch)) for batch in update.batches(learning, made.tokens))
     forward = sum(update.log_probs_s(learning, batch) for batch, _ in updates)
+    sent, sent_update = update.sent_s(learning, made.tokens)
     work = Work(
         made.seconds, made.judged_s(learning.reward), learning.controller_s, forward if learning.old else 0.0,
         forward if learning.kl else 0.0, moves.reference_s, moves.back_s, sum(own.seconds for _, own in updates),
-        moves.away_s, moves.places_s, moves.sync_s,
+        moves.away_s, moves.places_s, moves.sync_s, sent if learning.old else 0.0, sent if learning.kl else 0.0,
+        sent_update,
     )  # fmt: skip
     return Done(made, updates, work)
 
@@ -128,6 +130,7 @@ def _parts(own: Sequence[Done]) -> dict[str, float]:
     return {
         "rollout": mean.rollout, "tail": tail, "reward": mean.judged - mean.rollout,
         "controller": mean.controller,
+        "sent_log_probs": mean.sent_old + mean.sent_reference, "sent_update": mean.sent_update,
         "old_log_probs": mean.old, "reference_log_probs": mean.reference, "change": mean.change, "update": mean.update,
         "away": mean.away, "back": mean.back, "places": 2 * mean.places, "sync": mean.sync,
     }  # fmt: skip

@@ -17,13 +17,14 @@ OLD, CHANGE, REFERENCE = (
 )  # fmt: skip
 RELOAD, UPDATE, OFFLOAD = "optimizer states back", "update", "optimizer states to the host"
 TRAINER, ANSWERER = "trainer's weights come, rollouts' go", "rollouts' weights come, trainer's go"
-SYNC, WAIT = "weights to rollouts", "waiting"
+SYNC, SEND, WAIT = "weights to rollouts", "batches to workers", "waiting"
 """What they do, or wait for."""
 
 
 class Work(NamedTuple):
     """Seconds of a step. rollout: until its last answer; judged: until its last reward. places: of weights that change
-    places, once; back, away: of optimizer states."""
+    places, once; back, away: of optimizer states. sent_old, sent_reference, sent_update: until workers have what these
+    passes are over."""
 
     rollout: float
     judged: float
@@ -36,14 +37,22 @@ class Work(NamedTuple):
     away: float
     places: float
     sync: float
+    sent_old: float = 0.0
+    sent_reference: float = 0.0
+    sent_update: float = 0.0
 
     @property
-    def trains(self) -> tuple[tuple[str, float], ...]:
-        """What training GPUs do for a step, in order."""
+    def judges(self) -> tuple[tuple[str, float], ...]:
+        """What training GPUs do for a step before its updates, in order."""
         return (
-            (CONTROLLER, self.controller), (OLD, self.old), (CHANGE, self.change), (REFERENCE, self.reference),
-            (UPDATE, self.update),
+            (CONTROLLER, self.controller), (SEND, self.sent_old), (OLD, self.old), (SEND, self.sent_reference),
+            (CHANGE, self.change), (REFERENCE, self.reference),
         )  # fmt: skip
+
+    @property
+    def learns(self) -> tuple[tuple[str, float], ...]:
+        """And for its updates."""
+        return (SEND, self.sent_update), (UPDATE, self.update)
 
 
 class Period(NamedTuple):
@@ -61,9 +70,8 @@ def in_turn(steps: Sequence[Work]) -> list[Period]:
     periods, now = list[Period](), 0.0
     for number, work in enumerate(steps):
         parts = (
-            (ROLLOUT, work.rollout), (REWARD, work.judged - work.rollout), (TRAINER, work.places), *work.trains[:-1],
-            (RELOAD, work.back), (UPDATE, work.update), (OFFLOAD, work.away), (ANSWERER, work.places),
-            (SYNC, work.sync),
+            (ROLLOUT, work.rollout), (REWARD, work.judged - work.rollout), (TRAINER, work.places), *work.judges,
+            (RELOAD, work.back), *work.learns, (OFFLOAD, work.away), (ANSWERER, work.places), (SYNC, work.sync),
         )  # fmt: skip
         for what, seconds in parts:
             if seconds > 0:
@@ -122,7 +130,7 @@ class Apart:
 
     def _train(self) -> None:
         at = self.now
-        for what, seconds in self.steps[self.trained].trains:
+        for what, seconds in (*self.steps[self.trained].judges, *self.steps[self.trained].learns):
             if seconds > 0:
                 self.periods.append(Period(TRAINING, what, self.trained, at, at + seconds))
             at += seconds

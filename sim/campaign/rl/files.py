@@ -118,7 +118,7 @@ def _serve(document: Document, form: RlForm, scenario: Scenario, path: Path | No
         host += seconds_to_ns(ray_s(own.tensor, made.node.gpus))
     pools = (made.pools[0]._replace(instances=gpus // pool_gpus, host=host),)
     requests = made.requests._replace(arrivals=TRACE, number=form.groups * form.samples)
-    return replace(made, pools=pools, requests=requests)
+    return replace(made, pools=pools, requests=requests, routing=replace(scenario.routing, redundant_experts=0))
 
 
 def _renamed(problem: Problem) -> Problem:
@@ -140,7 +140,7 @@ def _built(
         name=name, scenario=scenario, serve=serve, apart=form.rollout.nodes is not None,
         answers=Answers(form.groups, form.samples, form.prompt, response, form.most),
         kl=form.kl, reference=form.reference, old=form.old_log_probs, packed=form.packed, updates=form.updates,
-        steps=form.steps, stale=form.stale, controller_s=form.controller,
+        steps=form.steps, stale=form.stale, controller_s=form.controller, send=form.send,
         offload=form.offload and form.rollout.nodes is None, pinned=form.pinned,
         asleep=form.rollout.sleep == "keep" and form.rollout.nodes is None, log_prob_batch=form.log_prob_batch,
         reward=Reward(form.reward.takes, form.reward.workers),

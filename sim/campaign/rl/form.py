@@ -104,7 +104,10 @@ class RlForm(Form):
     """Updates by which the weights that answer may be behind: 0 is on-policy, 1 is one step off;
     with 2 or more, prompts of later steps take places that become free."""
     controller: Seconds = 0.0
-    """What the controller does between rewards and log-probabilities: gathering, sharding and sending answers."""
+    """What the controller does between rewards and log-probabilities: gathering, padding and sharding answers."""
+    send: Literal["each", "shared"] | None = None
+    """How the controller hands workers what each pass is over, through Ray: each: packed anew for every worker; shared:
+    packed once for all that get the same; unless said, in no time (docs/RL.md)."""
     log_prob_batch: Count = 1
     """Sequences of a micro-batch of passes for log-probabilities, which keep nothing for a backward."""
     offload: bool = True

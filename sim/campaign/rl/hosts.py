@@ -6,10 +6,12 @@ All are single operations. Nothing of a step is in them.
 from hwmodels.units import GIGA, MICRO, MILLI
 from sim.models.stacks.megatron import host
 
-PAGEABLE_AWAY = 1.8 * GIGA
-"""Bytes/s of a GPU's tensors, one after another, to new memory of the host that is not page-locked: 510 copies of
-4.94 GB in 2.75 s, an optimizer's states on an H100, where page-locked memory takes 55 GB/s (NVIDIA-NeMo/RL issue 3976,
-profile of September 2026). A module's weights on an H200: 2.8 GB/s (sgl-project/sglang pull request 32032)."""
+PAGEABLE_AWAY = 1.41 * GIGA
+"""Bytes/s of a GPU's tensors, one after another, to new memory of the host that is not page-locked: 4.94 GB of an
+optimizer's states, in 510 copies, on an H100 whose page-locked memory takes 55 GB/s. NeMo-RL's offload_before_refit
+took 3.76 s in all, 0.265 of them a collection and an emptied allocator as below (issue 3976 there, profile of September
+2026; the copies themselves 2.75 s, 1.8 GB/s). Such copies by wall clock on the H200 below: 1.6. A module's weights on
+another: 2.8 (sgl-project/sglang pull request 32032)."""
 PAGEABLE_BACK = 16.1 * GIGA
 """The same where the memory's pages are there, as they are on the way back: a copy of 1 GiB on the same host, the other
 way round (the same profile; its way back is not in it)."""
@@ -17,6 +19,9 @@ AT_ONCE = {1: (1.0, 1.0), 2: (0.86, 0.80), 4: (0.82, 0.76), 8: (0.76, 0.61)}
 """GPUs of a node that all do so at once -> the slowest one's rate over that of one alone, away and back: processes that
 copied 24 or 32 tensors of 117 MB of one H200, 16 cores of a virtual machine, where one alone had 1.5 and 8.1 GB/s and
 the slowest of eight 1.14 and 4.9. PCIe had room for all."""
+GIVEN_BACK = {1: 21.7 * GIGA, 8: 10.2 * GIGA}
+"""GPUs of a node that do so at once -> bytes/s at which such memory goes back to the system when its tensors are on the
+GPU again: 24 tensors of 117 MB there, 0.046 s a GB by one process and 0.093 to 0.098 by each of eight."""
 COLLECTED = 0.2
 """Seconds of Python's garbage collection with torch and transformers loaded, 441,000 objects; measured there."""
 EMPTIED = 0.065 + 0.06
@@ -39,6 +44,13 @@ RAY, RAY_RANK, RAY_NODE = 0.2 * MILLI, 0.03 * MILLI, 0.6 * MILLI
 rank (the driver reads one after another) and for each further node. Measured here, on two busy cores and with a raylet
 for each node, the shortest of thousands: 0.25 ms of one rank, 0.71 of eight; 0.65, 1.82 and 2.06 with one more on one
 to three further nodes; for 32 ranks on four nodes the driver computes 2.7 ms. No network is in them."""
+CALL, PACKED, PACKED_RATE = 0.1 * MILLI, 0.3 * MILLI, 0.55 * GIGA
+"""Seconds of a controller to call a worker; seconds and bytes/s to pack what it gets: Ray 2.54.0 and CPU tensors of
+torch, two or six large ones, called one after another as NeMo-RL's driver does. CPU time of the calling thread, the
+shortest of four rows of calls on two busy cores: 0.8 ms (0.4 MB), 1.1 and 2.0 (0.8), 3.2 (1.6), 6.7 (4.2), 10.7 (5.2),
+18.3 (8.4), 30.9 (16.8), 50.4 (33.6); from 1.6 MB on the line is within 21 %. NeMo-RL tells of some 4 s a call to the
+workers of 32 nodes, of longer sequences than any row's, and of less than one where nothing is packed anew
+(NVIDIA-NeMo/RL issue 1037); release 0.7 packs once (its pull request 1944, May 2026), 0.6 does not."""
 TRAY, MOST_OF_A_HOST = 4, 8
 """GPUs of a host of a rack (a compute tray of GB200 NVL72), and most that another host has."""
 VIEWS, OPERATIONS = 7, 1
@@ -52,15 +64,23 @@ same GPU in another process, 9,300 times a second: measured on an H200 (16 to 18
 
 
 def pageable(gpus: int) -> tuple[float, float]:
-    """Bytes/s of a GPU's tensors to new memory that is not page-locked and back from it, so many GPUs at once."""
+    """Bytes/s of a GPU's tensors to new memory that is not page-locked, and back from it until it is given back, by so
+    many GPUs at once."""
     away, back = AT_ONCE[max(each for each in AT_ONCE if each <= gpus)]
-    return PAGEABLE_AWAY * away, PAGEABLE_BACK * back
+    given = GIVEN_BACK[max(each for each in GIVEN_BACK if each <= gpus)]
+    return PAGEABLE_AWAY * away, 1 / (1 / (PAGEABLE_BACK * back) + 1 / given)
 
 
 def ray_s(ranks: int, gpus: int) -> float:
     """What Ray adds to a step of an instance of several ranks on nodes of so many GPUs."""
     hosts = -(-ranks // (TRAY if gpus > MOST_OF_A_HOST else gpus))
     return RAY + RAY_RANK * ranks + RAY_NODE * (hosts - 1) if ranks > 1 else 0.0
+
+
+def sent_s(workers: int, parts: int, size: float, each: bool) -> float:
+    """Until a controller has called so many workers, of which each gets one of so many parts of a batch. size: bytes of
+    a part. each: a part is packed anew for every worker that gets it."""
+    return workers * CALL + (workers if each else parts) * (PACKED + size / PACKED_RATE)
 
 
 def received_s(tensors: float, experts: int) -> float:

@@ -20,8 +20,10 @@ TEXT = Path(__file__).with_name("page.md")
 NEAR = 0.15
 SPREADS = {0.3: 667, 0.45: 644, 0.6: 621, 0.8: 597}
 """Sigma -> the median whose answers, cut off after 1,426 tokens, have a mean of 701 (of 2^20 draws)."""
-V3, DOUBLE, OFF = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A"
+V3, DOUBLE, OFF, LATER = "RL-NR-V3-256", "RL-NR-V3-512", "RL-NR-V3-512A", "NR-2779-256"
 MIXTURE = "NR-03-Q30"
+V3_REFIT = 35
+"""Seconds until DeepSeek-V3's weights are there, in October 2025 (pull request 1267)."""
 DENSE = ("NR-959-8B", "NR-959-70B", "NR-03-Q32")
 
 
@@ -29,7 +31,7 @@ def page() -> str:
     """The whole page."""
     both = {each.row["id"]: each for each in compared()}
     errors = sorted(abs(each.error) for each in both.values())
-    one, two, off = both[V3], both[DOUBLE], both[OFF]
+    one, two, off, later = both[V3], both[DOUBLE], both[OFF], both[LATER]
     step, longer = float(one.ours["step_s"]), float(two.ours["step_s"])
     return TEXT.read_text(encoding="utf-8").format(
         rows=_rows(both.values()), parts=_parts(both.values()), count=len(errors), spreads=_spreads(),
@@ -46,14 +48,18 @@ def page() -> str:
         v3_sync=one.ours["parts_s"]["sync"],
         v3_places=one.ours["parts_s"]["places"], v3_change=one.ours["parts_s"]["change"], v3_hosts=_hosts_s(),
         v3_missing_two=_missing_s(two), v3_missing_off=_missing_s(off), gb_missing=_missing_s(both["RL-NR-GB-128"]),
-        gb_missing_two=_missing_s(both["RL-NR-GB-256"]), v3_old=one.ours["parts_s"]["old_log_probs"],
-        q30_forward=_timed_forward(both[MIXTURE]), q30_update=both[MIXTURE].ours["parts_s"]["update"],
+        gb_missing_two=_missing_s(both["RL-NR-GB-256"]), v3_sent=_sent(one),
+        v3_once=one.ours["parts_s"]["old_log_probs"] + _sent(one), v3_even=_evenly(one),
+        v3_layer_ms=_layer_s(one) / MILLI,
+        q30_forward=_timed_forward(both[MIXTURE]), q30_update=_timed_update(both[MIXTURE]),
         q30_forward_published=both[MIXTURE].row["parts"]["log_probs"],
         q30_update_published=both[MIXTURE].row["parts"]["update"],
         dense_forward=_errors(both, "log_probs"), dense_update=_errors(both, "update"),
-        v3_refit=sum(one.ours["parts_s"][part] for part in ("away", "sync")) + one.ours["parts_s"]["places"] / 2,
-        v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error, v3_generation=_generation_s(one),
-        v3_away=one.ours["parts_s"]["away"],
+        v3_refit=_refit_s(one), v3_later=later.ours["step_s"], v3_later_error=later.error,
+        v3_trains=later.row["step_s"] - later.row["parts"]["rollout"] - V3_REFIT,
+        v3_trains_ours=later.ours["step_s"] - _generation_s(later) - _refit_s(later),
+        v3_tidied=(TIDIED_TURNS + TIDIED_REFERENCE) * TIDIED, v3_off_error=off.error,
+        v3_generation=_generation_s(later), v3_away=one.ours["parts_s"]["away"],
         v3_decode_ms=one.ours["parts_s"]["rollout"] / learning(one.row).answers.most / MILLI, v3_forward=_forward(one),
         v3_update=one.ours["parts_s"]["update"],
     )  # fmt: skip
@@ -64,6 +70,25 @@ def _generation_s(each: Compared) -> float:
     return float(each.ours["parts_s"]["rollout"] + each.ours["parts_s"]["places"] / 2)
 
 
+def _refit_s(each: Compared) -> float:
+    """Until new weights are where rollouts are made, what makes room for them among it."""
+    parts = each.ours["parts_s"]
+    return float(parts["away"] + parts["sync"] + parts["places"] / 2)
+
+
+def _evenly(each: Compared) -> float:
+    """Seconds of passes and update with experts that are all liked alike."""
+    over = {**each.row.get("over", {}), "routing": {"kind": "balanced", "histogram": None}}
+    parts = run(learning({**each.row, "over": over})).summary["rl"]["parts_s"]
+    return float(parts["old_log_probs"] + parts["reference_log_probs"] + parts["update"])
+
+
+def _layer_s(each: Compared) -> float:
+    """Of one layer and micro-batch in an update, forward, again and backward, as its pipeline has it."""
+    placement, update = content()["shared"][each.row["shared"]]["placement"], each.ours["update"]
+    return float(update["step_s"] / (update["micro_batches"] + len(placement) - 1) / max(placement))
+
+
 def _missing_s(each: Compared) -> float:
     """Published seconds of a step less ours."""
     return float(each.row["step_s"]) - float(each.ours["step_s"])
@@ -72,7 +97,8 @@ def _missing_s(each: Compared) -> float:
 def _errors(both: Mapping[str, Compared], part: str) -> str:
     """How far ours is off for dense models, least and most."""
     dense = [both[row] for row in DENSE]
-    ours = [_timed_forward(each) if part == "log_probs" else each.ours["parts_s"][part] for each in dense]
+    timed = {"log_probs": _timed_forward, "update": _timed_update}[part]
+    ours = [timed(each) for each in dense]
     off = sorted(own / each.row["parts"][part] - 1 for own, each in zip(ours, dense, strict=True))
     return f"{off[-1]:+.0%} to {off[0]:+.0%}"
 
@@ -97,8 +123,8 @@ def _hosts_s() -> float:
 
 def _rows(both: Iterable[Compared]) -> str:
     head = ("row", "model", "GPUs", "steps off", "published, s", "ours, s", "off by", "rollout, s", "tail, s",
-            "log-probabilities, s", "update, s", "host and back, s", "weights, s")  # fmt: skip
-    return table(head, (_row(each) for each in both), range(2, 13))
+            "batches sent, s", "log-probabilities, s", "update, s", "host and back, s", "weights, s")  # fmt: skip
+    return table(head, (_row(each) for each in both), range(2, 14))
 
 
 def _row(each: Compared) -> Sequence[str]:
@@ -106,7 +132,7 @@ def _row(each: Compared) -> Sequence[str]:
     gpus = own["gpus"]["training"]
     shown = f"{gpus} + {own['gpus']['rollouts']}" if own["apart"] else str(gpus)
     moved = parts["away"] + parts["back"] + parts["places"] + parts["change"]
-    seconds = (parts["rollout"], parts["tail"], _forward(each), parts["update"], moved, parts["sync"])
+    seconds = (parts["rollout"], parts["tail"], _sent(each), _forward(each), parts["update"], moved, parts["sync"])
     return (
         str(each.row["id"]), str(each.row["what"]), shown, str(own["stale"]), f"{each.row['step_s']:g}",
         f"{own['step_s']:.1f}", f"{each.error:+.0%}", *(f"{value:.1f}" for value in seconds),
@@ -118,9 +144,21 @@ def _forward(each: Compared) -> float:
     return float(each.ours["parts_s"]["old_log_probs"] + each.ours["parts_s"]["reference_log_probs"])
 
 
+def _sent(each: Compared) -> float:
+    """Seconds in which batches reach workers."""
+    return float(each.ours["parts_s"]["sent_log_probs"] + each.ours["parts_s"]["sent_update"])
+
+
 def _timed_forward(each: Compared) -> float:
-    """As NeMo-RL times them: the reference's weights come and go meanwhile (policy_and_reference_logprobs)."""
-    return _forward(each) + float(each.ours["parts_s"]["change"])
+    """As NeMo-RL times them: batches are sent and the reference's weights come and go meanwhile
+    (policy_and_reference_logprobs)."""
+    parts = each.ours["parts_s"]
+    return _forward(each) + float(parts["change"] + parts["sent_log_probs"])
+
+
+def _timed_update(each: Compared) -> float:
+    """As NeMo-RL times it: its batch is sent meanwhile (policy_training)."""
+    return float(each.ours["parts_s"]["update"] + each.ours["parts_s"]["sent_update"])
 
 
 def _parts(both: Iterable[Compared]) -> str:
@@ -134,8 +172,11 @@ def _parts(both: Iterable[Compared]) -> str:
         own = each.ours["parts_s"]
         refit, asleep = own["away"] + own["places"] / 2 + own["sync"], own["places"] / 2
         for key, published in each.row.get("parts", {}).items():
-            timed = {"log_probs": _timed_forward(each), "sync": refit, "rollout": own["rollout"] + asleep}
-            ours = timed.get(key) or own[key]
+            timed = {
+                "log_probs": _timed_forward(each), "update": _timed_update(each), "sync": refit,
+                "rollout": own["rollout"] + asleep,
+            }  # fmt: skip
+            ours = timed[key]
             rows.append(
                 (str(each.row["what"]), names[key], str(published), f"{ours:.1f}", f"{ours / published - 1:+.0%}")
             )

@@ -37,7 +37,7 @@ def content() -> Mapping[str, Any]:
 def learning(row: Row) -> Learning:
     """A row as a scenario. Raises DocumentError."""
     document = Document({"name": row["id"], **content()["shared"][row["shared"]]}, {})
-    return resolved(merged(document, Document(row.get("over", {}), {})), (), None)
+    return resolved(merged(document, Document(row.get("over", {}), {})), (), FILE)
 
 
 @cache

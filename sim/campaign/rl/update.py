@@ -9,9 +9,9 @@ from hwmodels.memory import streaming
 from hwmodels.refused import Refused
 from sim import assembly
 from sim.analysis import memory
-from sim.campaign.rl import lengths
+from sim.campaign.rl import hosts, lengths
 from sim.campaign.rl.lengths import Numbers
-from sim.campaign.rl.values import Learning
+from sim.campaign.rl.values import EACH, Learning
 from sim.layout.plan import lay_out
 from sim.models.stacks.stack import NATIVE
 from sim.scenario.files import load
@@ -23,6 +23,10 @@ ROUND = 64
 BF16 = 2
 """Bytes of an element of a hidden state on its way to the next position."""
 
+SENT, SENT_FLOATS = 16, 4
+"""Bytes of a token that workers get before each pass: its number and whether it counts, in 64 bits each; and of each
+figure beside it before an update: log-probabilities of rollouts, of the trainer and of the reference, and advantages
+(grpo_train in nemo_rl/algorithms/grpo.py of NVIDIA-NeMo/RL v0.6.0)."""
 LOGITS = (46, 22)
 """Bytes of an element of logits that log-probabilities and the loss read and write, forward (cast to FP32, largest,
 difference, exponents and their sum, logarithms, their exponents) and backward (negated, scaled, to BF16):
@@ -158,6 +162,21 @@ def log_probs_s(learning: Learning, batch: Batch) -> float:
 def passed_s(forward_s: Sequence[float], micro_batches: int, message_s: float) -> float:
     """Until so many alike micro-batches are through all positions, of which one takes forward_s each."""
     return sum(forward_s) + (micro_batches - 1) * max(forward_s) + (len(forward_s) - 1) * message_s
+
+
+def sent_s(learning: Learning, tokens: Numbers) -> tuple[float, float]:
+    """Seconds until workers have what a pass for log-probabilities is over, and what a step's updates are: each its
+    data-parallel rank's answers with their prompts, padded to the longest of the step."""
+    if learning.send is None:
+        return 0.0, 0.0
+    parts = learning.scenario.data_parallel
+    padded = -(-learning.answers.count // parts) * (int(tokens.max()) + learning.answers.prompt)
+    figures = 2 + learning.old + (learning.kl > 0)
+    forward, whole = (
+        hosts.sent_s(learning.cluster.gpus, parts, padded * each, learning.send == EACH)
+        for each in (SENT, SENT + SENT_FLOATS * figures)
+    )
+    return forward, whole
 
 
 def _message_s(scenario: Scenario, length: int) -> float:

@@ -13,6 +13,8 @@ HOST, DEVICE = "host", "device"
 """Where the reference's weights are while nobody needs them."""
 RAY = "ray"
 """What brings steps of rollouts to ranks, where processes of a node do not."""
+EACH, SHARED = "each", "shared"
+"""How the controller packs what workers get: for every worker anew, or once for all that get the same."""
 GATHER, RESHARD = "gather", "reshard"
 """How new weights reach rollouts: each tensor whole on every GPU for a moment, or each GPU's own part alone."""
 
@@ -67,8 +69,9 @@ class Learning:
     reference model. reference: HOST or DEVICE. old: the trainer computes log-probabilities of the policy that answered.
     packed: answers share sequences; else each has one. updates: of a step's answers, one after another. steps: that are
     reported. stale: updates by which the weights that answer may be behind those that are trained. controller_s:
-    between rewards and log-probabilities. offload: whether the trainer's weights and optimizer states go to the host
-    while rollouts run; pinned: to page-locked memory. asleep: whether rollouts' weights do while others have the GPUs.
+    between rewards and log-probabilities. send: None, EACH or SHARED: how batches reach workers. offload: whether the
+    trainer's weights and optimizer states go to the host while rollouts run; pinned: to page-locked memory. asleep:
+    whether rollouts' weights do while others have the GPUs.
     log_prob_batch: sequences of a micro-batch that is for log-probabilities alone.
     published: a step to compare with. resolved: the document as plain values. unfelt: a line for each key that was
     given and changes nothing."""
@@ -86,6 +89,7 @@ class Learning:
     steps: int
     stale: int
     controller_s: float
+    send: str | None
     offload: bool
     pinned: bool
     asleep: bool

@@ -26,8 +26,8 @@ from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.sharing import CONTEXT
 
 AROUND = (
-    "ring_send", "pack_kv", "half_kv", "begin_output", "join_output", "begin_lse", "join_lse", "gather_k", "gather_v",
-    "order_*", "swap_*",
+    "ring_send", "pack_kv", "half_kv", "begin_output", "join_output", "begin_lse", "join_lse", "convert_output",
+    "gather_k*", "gather_v", "order_*", "swap_*",
 )  # fmt: skip
 """Names of kernels around attention forward, as patterns (see `sim.models.stacks.again`)."""
 Launched = Callable[[Attention], list[Kernel]]
@@ -43,7 +43,7 @@ def attention(site: Shared, ops: Sequence[Attention]) -> list[Kernel]:
     return {"ring": _ring, "all_gather": _gathered, "all_to_all": _to_all}[site.groups.context_kind](site, ops, run)
 
 
-def _key_widths(op: Attention) -> tuple[int, int]:
+def key_widths(op: Attention) -> tuple[int, int]:
     """Columns of keys and of values."""
     heads = op.kv_heads or op.heads
     return heads * op.qk, heads * op.v
@@ -59,31 +59,30 @@ def _sent(site: Shared, kind: str, name: str, size: float) -> Kernel:
 
 
 def _ring(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kernel]:
-    """A step for each rank. Backward the gradients of keys and values follow these round, a step behind. Where the ring
-    turns it begins with what forward ended with and ends with the rank's own, whose gradients are home then
-    (TransformerEngine, "In reversed order of fwd"); else they go home (torch, tensor/experimental/_attention.py,
-    `_templated_ring_attention_backward`)."""
+    """A step for each rank. Backward the gradients of keys and values follow these round, a step behind: it begins with
+    what forward ended with and ends with the rank's own, whose gradients are home then (TransformerEngine, "In reversed
+    order of fwd")."""
     if any(op.window for op in ops) or len(ops) > 1:
         raise Refused(
             "parallel.context_kind ring knows no windows and chunks of attention; legal: all_gather, all_to_all"
         )
     (op,), ranks = ops, site.groups.context
-    backward, turned = op.direction == "backward", site.stack.turns and op.direction == "backward"
-    pair = PLAIN_BF16.row_bytes(sum(_key_widths(op)))
+    backward = op.direction == "backward"
+    pair = PLAIN_BF16.row_bytes(sum(key_widths(op)))
     out = [Kernel("pack_kv", Memory("elementwise", site.tokens, pair, pair))]
     for step in range(ranks):
         size = pair * ((step < ranks - 1) + (backward and step > 0))
-        distance = (step + 1) % ranks if turned else step
+        distance = (step + 1) % ranks if backward else step
         kernels = [
             *_halved(site, op, distance),
-            *run(_of_step(op, ranks, distance)),
+            *run(of_step(op, ranks, distance)),
             *_joined(site, op, step, distance),
         ]
         out += [*_passed_on(site, size, len(kernels)), *kernels]
-    return out + (_passed_on(site, pair, 0) if backward and not turned else [])
+    return out
 
 
-def _of_step(op: Attention, ranks: int, distance: int) -> Attention:
+def of_step(op: Attention, ranks: int, distance: int) -> Attention:
     """The rank's own blocks (distance 0), or as many pairs with another's as all queries have with one block."""
     own = max(1, op.sequence // ranks)
     return op._replace(sequence=own) if not distance else op._replace(sequence=own, keys=max(1, own // 2), causal=False)
@@ -97,9 +96,9 @@ def _passed_on(site: Shared, row: float, ahead: int) -> list[Kernel]:
 
 def _halved(site: Shared, op: Attention, distance: int) -> list[Kernel]:
     """What TransformerEngine copies before a step that is not the rank's own: half of the tokens."""
-    if not distance or not site.stack.turns:
+    if not distance:
         return []
-    kv, q, out = sum(_key_widths(op)), op.heads * op.qk, op.heads * op.v
+    kv, q, out = sum(key_widths(op)), op.heads * op.qk, op.heads * op.v
     widths = {"kv": kv} if op.direction == "forward" else {"q": q, "out": out, "dout": out}
     return [Kernel(f"half_{name}", copy(max(1, site.tokens // 2), width)) for name, width in widths.items()]
 
@@ -107,18 +106,18 @@ def _halved(site: Shared, op: Attention, distance: int) -> list[Kernel]:
 def _joined(site: Shared, op: Attention, step: int, distance: int) -> list[Kernel]:
     """A step's result joins those before it, or begins their sum: outputs, scaled by their shares, and log-sum-exps; or
     gradients of queries (of late blocks alone, where those were cut out), and of keys and values."""
-    what, read, turns = "join" if step else "begin", 2 if step else 1, site.stack.turns
+    what, read = "join" if step else "begin", 2 if step else 1
 
     def sums(name: str, width: int, tokens: int) -> Kernel:
         row = PLAIN_BF16.row_bytes(width)
         return Kernel(f"{what}_{name}", Memory("elementwise", tokens, read * row, row))
 
     if op.direction == "backward":
-        late = max(1, site.tokens // 2) if turns and distance else site.tokens
-        return [sums("dq", op.heads * op.qk, late), sums("dkv", sum(_key_widths(op)), site.tokens)]
+        late = max(1, site.tokens // 2) if distance else site.tokens
+        return [sums("dq", op.heads * op.qk, late), sums("dkv", sum(key_widths(op)), site.tokens)]
     row = PLAIN_FP32.row_bytes(op.heads)
-    lse = [Kernel(f"{what}_lse", Memory("elementwise", site.tokens, read * row, row))] if turns else []
-    return [*lse, sums("output", op.heads * op.v, site.tokens)]
+    lse = Kernel(f"{what}_lse", Memory("elementwise", site.tokens, read * row, row))
+    return [lse, sums("output", op.heads * op.v, site.tokens)]
 
 
 # --- all at once ------------------------------------------------------------------------------------------------------
@@ -127,9 +126,9 @@ def _joined(site: Shared, op: Attention, step: int, distance: int) -> list[Kerne
 def _gathered(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kernel]:
     """Keys and values of all ranks, put in order, for both blocks of queries; backward again, and their gradients."""
     ranks, backward = site.groups.context, ops[0].direction == "backward"
-    rows = [PLAIN_BF16.row_bytes(width) for width in _key_widths(ops[0])]
+    rows = [PLAIN_BF16.row_bytes(width) for width in key_widths(ops[0])]
     tokens = site.tokens * ranks
-    ordered = Kernel("order_kv", copy(tokens, sum(_key_widths(ops[0]))))
+    ordered = Kernel("order_kv", copy(tokens, sum(key_widths(ops[0]))))
     out = [_sent(site, "all_gather", f"gather_{name}", tokens * row) for name, row in zip("kv", rows, strict=True)]
     out += [ordered, *(kernel for op in ops for block in _blocks(op, ranks) for kernel in run(block))]
     if not backward:
@@ -148,7 +147,7 @@ def _to_all(site: Shared, ops: Sequence[Attention], run: Launched) -> list[Kerne
     """Queries, keys and values to the ranks of their heads, and outputs back; backward their gradients the other way.
     Tensors are put in order before they are sent and when they have come."""
     ranks, op = site.groups.context, ops[0]
-    inputs = dict(zip("qkv", (op.heads * op.qk, *_key_widths(op)), strict=True))
+    inputs = dict(zip("qkv", (op.heads * op.qk, *key_widths(op)), strict=True))
     there, back = inputs, {"out": op.heads * op.v}
     if op.direction == "backward":
         there, back = ({f"d{name}": width for name, width in way.items()} for way in (back, there))

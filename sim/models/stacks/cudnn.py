@@ -28,14 +28,8 @@ def attend(op: Attention) -> list[Kernel]:
 
 def attend_backward(op: Attention) -> list[Kernel]:
     """Row sums of O dO, the backward itself, dQ from FP32; gradients of shared heads are summed."""
-    tokens, keys, heads = op.batch * op.sequence, op.batch * (op.keys or op.sequence), op.heads
-    shared = op.kv_heads or heads
+    tokens, heads = op.batch * op.sequence, op.heads
     q, out = PLAIN_BF16.row_bytes(heads * op.qk), PLAIN_BF16.row_bytes(heads * op.v)
-    sums = [
-        Kernel("sdpa_reduce_head", Memory("attention_reduce", keys, PLAIN_BF16.row_bytes(heads * width),
-                                          PLAIN_BF16.row_bytes(shared * width)), host=0.0)
-        for width in (op.qk, op.v)
-    ]  # fmt: skip
     return [
         cleared(),
         Kernel(
@@ -45,8 +39,19 @@ def attend_backward(op: Attention) -> list[Kernel]:
         ),
         Kernel("sdpa_bwd", op, host=0.0),
         Kernel("sdpa_convert_dq", Memory("attention_finish", tokens, PLAIN_FP32.row_bytes(heads * op.qk), q), host=0.0),
-        *(sums if shared != heads else []),
+        *summed_heads(op),
     ]
+
+
+def summed_heads(op: Attention) -> list[Kernel]:
+    """Gradients of keys and values, a head each that shares them, summed up."""
+    keys, heads, shared = op.batch * (op.keys or op.sequence), op.heads, op.kv_heads or op.heads
+    sums = [
+        Kernel("sdpa_reduce_head", Memory("attention_reduce", keys, PLAIN_BF16.row_bytes(heads * width),
+                                          PLAIN_BF16.row_bytes(shared * width)), host=0.0)
+        for width in (op.qk, op.v)
+    ]  # fmt: skip
+    return sums if shared != heads else []
 
 
 def precision(site: Shared) -> str:

@@ -1,6 +1,7 @@
 """Parts of a unit on a stack that lowers blocks: attention, dispatch, network, combine, and the ends of the model."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from itertools import groupby
 from types import MappingProxyType
 from typing import NamedTuple
@@ -60,7 +61,8 @@ class Stack(NamedTuple):
     in, direction. end: of the embedding, the head, or a projection. post_norm: behind a block, or its gradient before
     it. around: names of kernels that belong to a product beside them. residual: name of the last kernel of a layer's
     forward. exchange: of a mixture's dispatch and combine. words: which kernels a module computed again is. stops: a
-    second forward ends when all that backward needs is there, where the stack's key says so too (early_stop)."""
+    second forward ends when all that backward needs is there, where the stack's key says so too (early_stop). casts:
+    patterns of names of what is cast for a product alone."""
 
     block: Callable[[Shared, Block, str], list[Kernel]]
     gate: Callable[[Shared, Made, str], list[Kernel]]
@@ -72,6 +74,7 @@ class Stack(NamedTuple):
     exchange: Callable[[Shared, Experts, str, str], list[Kernel]] = all_to_all
     words: Words = MappingProxyType({})
     stops: bool = True
+    casts: tuple[str, ...] = ()
 
 
 def parts(stack: Stack, site: Shared, made: Made, unit: Unit, direction: str) -> tuple[Part, ...]:
@@ -110,7 +113,7 @@ def _with_again(stack: Stack, site: Shared, made: Made, unit: Unit, own: tuple[P
     if unit.checkpoint or site.recompute.kind == SELECTIVE:
         forward = parts(stack, site, made, unit, "F")
         left = forward if unit.checkpoint else unsaved(forward, stack.around, site.stack.compiled)
-        return _again(stack, site, left, BEGIN) + own
+        return _again(stack, site, left, BEGIN, _last(forward)) + own
     if not site.recompute.modules:
         return own
     network = _modules(stack, site, made._replace(mixer=None), unit, made.network)
@@ -133,12 +136,12 @@ def _modules(stack: Stack, site: Shared, half: Made, unit: Unit, block: Block | 
     )
 
 
-def _again(stack: Stack, site: Shared, forward: tuple[Part, ...], place: int) -> tuple[Part, ...]:
+def _again(stack: Stack, site: Shared, forward: tuple[Part, ...], place: int, last: str = "") -> tuple[Part, ...]:
     """Parts of a forward as parts of backward; where it stops early, without its last product and residual: nothing
-    keeps their outputs."""
+    keeps their outputs. last: that product's name, where the forward may have lost it already."""
     left = [part for part in forward if part.kernels]
     if left and stack.stops and site.stack.early_stop:
-        left[-1] = left[-1]._replace(kernels=_needed(stack, left[-1].kernels))
+        left[-1] = left[-1]._replace(kernels=_needed(stack, left[-1].kernels, last or _last(left)))
     return tuple(
         part._replace(
             direction="B", name=part.name + AGAIN, place=place,
@@ -148,11 +151,19 @@ def _again(stack: Stack, site: Shared, forward: tuple[Part, ...], place: int) ->
     )  # fmt: skip
 
 
-def _needed(stack: Stack, kernels: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
-    """Kernels up to the last whose output backward reads: no residual, and no product right before it."""
+def _last(forward: Sequence[Part]) -> str:
+    """Name of its last product."""
+    return next((k.name for part in reversed(forward) for k in reversed(part.kernels) if isinstance(k.op, Gemm)), "")
+
+
+def _needed(stack: Stack, kernels: tuple[Kernel, ...], last: str) -> tuple[Kernel, ...]:
+    """Kernels up to the last whose output backward reads: no residual, and not the last product right before it, with
+    its casts (a cast that backward needs it makes itself)."""
     stop = len(kernels) - (kernels[-1].name == stack.residual)
-    idle = (SUMMED, *stack.around)
-    while stop and (isinstance(kernels[stop - 1].op, Gemm | Collective) or kernels[stop - 1].name in idle):
+    idle = (last, SUMMED, *stack.around)
+    while stop and (isinstance(kernels[stop - 1].op, Collective) or kernels[stop - 1].name in idle):
+        stop -= 1
+    while stop and any(fnmatchcase(kernels[stop - 1].name, cast) for cast in stack.casts):
         stop -= 1
     return kernels[:stop]
 

@@ -15,8 +15,7 @@ class Kind(NamedTuple):
     axes: of the mesh, that a layer may be shared over. drains: the gradients of a stage are reduced when its own last
     backward is through, not when the rank is. units: gradients and parameters that are sharded move in units of a
     layer, beside compute, copied into and out of buffers (torch's fully_shard). waits: ranks with one stage wait for
-    their pipeline's messages (see sim.scenario.messages). turns: backward of a ring of keys and values goes the other
-    way round than forward (see sim.models.stacks.context).
+    their pipeline's messages (see sim.scenario.messages).
     """
 
     library: str
@@ -30,7 +29,6 @@ class Kind(NamedTuple):
     drains: bool = False
     units: bool = False
     waits: bool = False
-    turns: bool = False
 
 
 TRANSFORMER_ENGINE = ("bf16", "fp8_delayed", "fp8_current", "fp8_block", "mxfp8", "nvfp4")
@@ -42,18 +40,18 @@ KINDS = {
     "torch": Kind(
         "torch", ("release", "compiled", "cuda_graphs", "attention", "unpadded", "loss_parallel", "early_stop", "norms",
          "rope", "repeated", "compiled_ends", "update", "clips", "flat", "metrics"),
-        ("bf16", "fp8_current", "mxfp8"),
+        ("bf16", "fp8_current", "fp8_rowwise", "mxfp8"),
         eager=True, frees=True, plain=True, axes=SHARED, selective=True, units=True, waits=True,
     ),
     "megatron": Kind(
         "torch",
         (
             "release", "cuda_graphs", "graphed", "dispatcher", "attention", "cross_entropy", "fused_experts", "norms",
-            "scales", "casts", "rope", "router", "gating", "permute", "accumulation", "bf16_first", "bf16_last",
-            "bf16_prediction", "attention_precision", "output_layer",
+            "scales", "casts", "rope", "router", "gating", "permute", "weighting", "padded", "sequential",
+            "accumulation", "bf16_first", "bf16_last", "bf16_prediction", "attention_precision", "output_layer",
         ),
         TRANSFORMER_ENGINE,
-        eager=True, axes=SHARED, waits=True, turns=True,
+        eager=True, axes=SHARED, waits=True,
     ),
 }  # fmt: skip
 """Name -> what it is. deepseek: kernels and order of DeepSeek's published H800 profile. torch: plain PyTorch modules.
@@ -69,6 +67,9 @@ with or without moe_preprocess; mlp; mamba)."""
 NATIVE = "native"
 """Megatron Core's own cross-entropy, compiled in pieces around what ranks tell each other, in FP32: the only one before
 March 2025 (megatron/core/fusions/fused_cross_entropy.py; `--cross-entropy-fusion-impl native`)."""
+PLAIN_LOSS = "plain"
+"""The same operation by operation (`cross_entropy_loss_fusion` off, Megatron Core's default):
+megatron/core/tensor_parallel/cross_entropy.py."""
 CUDNN_NORMS = "cudnn"
 """Norms by cuDNN (NVTE_NORM_FWD_USE_CUDNN=1): they write MXFP8, and find no largest values. TransformerEngine's own
 write BF16 under MXFP8, and find the largest value of what they write under current scaling (TransformerEngine 2.9 and
@@ -76,8 +77,9 @@ later, pytorch/csrc/extensions/normalization.cpp, rmsnorm_fwd; before 2.9 under 
 BOTH, WEIGHTS, NONE = "both", "weights", "none"
 """Of a product's sides, those whose scales of blocks (MXFP8, NVFP4) are put in the order of tensor cores by a kernel of
 their own before each product: TransformerEngine before 2.12 (pytorch/csrc/extensions/gemm.cpp, swizzle_scaling_factors
-of A and of B); from 2.12 on, whose casts write activations' so (`optimize_for_gemm`, 99df88106 of 2026-01-16); from
-42cb81b14 of 2026-06-24 on, whose casts of weights do too, unless parameters are kept in FP8."""
+of A and of B), NVFP4's before 2.17 (pull request 3011 of 2026-06-05); from then on, whose casts write activations' so
+(`optimize_for_gemm`, MXFP8's by 99df88106 of 2026-01-16); from 42cb81b14 of 2026-06-24 on, whose casts of weights do
+too, unless parameters are kept in FP8."""
 APART = "apart"
 """NVFP4's rows are cast by a kernel and its columns, behind a Hadamard transform, by another (TransformerEngine before
 2.14, pytorch/csrc/quantizer.cpp, NVFP4Quantizer::quantize_impl; then nvte_quantize_with_hadamard_transform)."""
@@ -91,6 +93,9 @@ PLAIN_ROUTER, FP32_GATING = "plain", "fp32"
 product in FP32 (`moe_router_dtype`)."""
 PLAIN_PERMUTE = "plain"
 """Rows put in the order of ranks and experts by single operations of torch (`moe_permute_fusion` off)."""
+WEIGHED_SUMS = "sums"
+"""Rows of experts weighed where they are added up again, so that no weights are sent (Megatron Core before 26596307 of
+2025-04-09; from then on they go with rows and experts weigh what they activate)."""
 ADDED = "added"
 """Gradients of weights are written by their products and added to what is there by a kernel each, which a hook of the
 parameter launches (`gradient_accumulation_fusion` off; megatron/core/distributed/distributed_data_parallel.py)."""
@@ -117,16 +122,18 @@ class Stack:
     kernels it is, one of `hwmodels.attention.KERNELS`, or UNFUSED. unpadded: attention's tokens are gathered without
     padding, and scattered behind (flash-attn's bert_padding, around its variable-length call). loss_parallel: ranks
     that share the vocabulary share the loss, each with its part of the logits; else each gathers all of them
-    (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine or
-    NATIVE. fused_experts: experts' first product, its activation and the cast of that are one kernel, and so are their
-    gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`). norms: whose they are,
-    transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
+    (torchtitan's parallelism.disable_loss_parallel). cross_entropy: whose kernels the loss is, transformer_engine,
+    NATIVE or PLAIN_LOSS. fused_experts: experts' first product, its activation and the cast of that are one kernel, and
+    so are their gradients (TransformerEngine's fused operations; `use_transformer_engine_op_fuser`). norms: whose they
+    are, transformer_engine or CUDNN_NORMS. scales: BOTH, WEIGHTS or NONE. casts: joined, or APART. early_stop: what is
     computed again stops when all that backward needs is there (torch.utils.checkpoint without reentrant backward, from
     torch 2.1 on: pytorch PR 96866), and does not run to its end. norms of torch: its own kernel, or PLAIN_NORMS. rope:
     the stack's own, COMPLEX or PLAIN_ROPE. router: fused, or PLAIN_ROUTER. gating: bf16, or FP32_GATING.
-    permute: fused, or PLAIN_PERMUTE. accumulation: fused, or ADDED. bf16_first, bf16_last: layers at a model's
-    beginning and end that multiply in BF16 whatever the precision; bf16_prediction: those of what predicts further
-    tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or MXFP8_OUTPUT. repeated:
+    permute: fused, or PLAIN_PERMUTE. weighting: experts, or WEIGHED_SUMS. padded: each expert has as many rows as the
+    mean, and nobody counts them. sequential: experts multiply one after another, each by itself. accumulation: fused or
+    ADDED. bf16_first, bf16_last: layers at a model's beginning and end that multiply in BF16 whatever the precision;
+    bf16_prediction: those of what predicts further tokens do. attention_precision: bf16, or FP8. output_layer: bf16, or
+    MXFP8_OUTPUT. repeated:
     keys and values are copied for each query head that shares them. compiled_ends: ALL, LOSS or NOTHING. update:
     FUSED, FOREACH or LOOP. clips: gradients' norm is limited before the update. flat: what is sharded of a layer is one
     tensor (FullyShardedDataParallel; fully_shard's are tensors). metrics: numbers that each rank gathers of all others
@@ -151,6 +158,9 @@ class Stack:
     router: str = "fused"
     gating: str = "bf16"
     permute: str = "fused"
+    weighting: str = "experts"
+    padded: bool = False
+    sequential: bool = False
     accumulation: str = "fused"
     bf16_first: int = 0
     bf16_last: int = 0
@@ -193,11 +203,6 @@ class Stack:
     def units(self) -> bool:
         """Whether what is sharded moves in units of a layer (torch's fully_shard)."""
         return KINDS[self.name].units
-
-    @property
-    def turns(self) -> bool:
-        """Whether backward of a ring of keys and values ends with a rank's own, where their gradients are home."""
-        return KINDS[self.name].turns
 
     @property
     def launches(self) -> bool:

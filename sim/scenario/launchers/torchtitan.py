@@ -55,6 +55,9 @@ OLD = {
     "experimental.context_parallel_rotate_method": "parallelism.context_parallel_rotate_method",
     "experimental.enable_async_tensor_parallel": "parallelism.enable_async_tensor_parallel",
     "float8.recipe_name": "quantize.linear.float8.recipe_name",
+    "float8.enable_fsdp_float8_all_gather": "quantize.linear.float8.enable_fsdp_float8_all_gather",
+    "float8.precompute_float8_dynamic_scale_for_fsdp":
+        "quantize.linear.float8.precompute_float8_dynamic_scale_for_fsdp",
 }  # fmt: skip
 """Old key -> the same now."""
 SCHEDULES = {"1f1b": "1f1b", "gpipe": "gpipe", "interleaved1f1b": "interleaved", "dualpipev": "dualpipev"}
@@ -162,7 +165,7 @@ def keys(s: Settings, model: Mapping[str, Any], ranks: int) -> dict[str, Any]:
         "batch": _batch(s, sizes),
         **(_routing(s) if routed else {}),
         "overlap": _overlap(s, sizes), "recompute": _recompute(s, layers),
-        "states": _states(s), "optimizer": _optimizer(s),
+        "states": _states(s, sizes), "optimizer": _optimizer(s),
     }  # fmt: skip
 
 
@@ -243,7 +246,7 @@ def _converters(s: Settings) -> set[str]:
 
 
 def _precision(s: Settings) -> str:
-    """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says others."""
+    """BF16 unless a converter says FP8. Where that is, scales are of whole tensors unless a recipe says rows."""
     names = _converters(s)
     linear = {"float8", "quantize.linear.float8"} & names
     mx = {"mx", "quantize.linear.mx"} & names
@@ -253,9 +256,10 @@ def _precision(s: Settings) -> str:
         raise s.refusal(f"{T}mixed_precision_param", "trains in FP32, which no stack here does; legal: bfloat16")
     if unsaid := sorted(names - linear - mx):
         s.note("model.converters", f"{', '.join(unsaid)}: cannot be told; those products are in BF16 here")
-    if linear and recipe != "tensorwise":
-        s.note("quantize.linear.float8.recipe_name", "scales are of whole tensors here (fp8_current)")
-    return "fp8_current" if linear else "mxfp8" if mx else "bf16"
+    if linear and recipe == "rowwise_with_gw_hp":
+        s.note("quantize.linear.float8.recipe_name", "weight gradients are by rows here too (fp8_rowwise)")
+    floats = "fp8_current" if recipe == "tensorwise" else "fp8_rowwise"
+    return floats if linear else "mxfp8" if mx else "bf16"
 
 
 def _stack(s: Settings) -> dict[str, Any]:
@@ -320,10 +324,12 @@ def _recompute(s: Settings, layers: int) -> Any:
     return {"layers": int(option), "method": "every"} if int(option) > 1 else "full"
 
 
-def _states(s: Settings) -> dict[str, Any]:
-    """All in the training's dtype: FP32 unless said."""
+def _states(s: Settings, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """All in the training's dtype: FP32 unless said. What is sharded of layers in float8 may be gathered in that."""
     word = "bf16" if s.word(f"{T}dtype", "float32", ("float32", "bfloat16")) == "bfloat16" else "fp32"
-    return {"master": word, "moments": word, "gradients": word}
+    asked = s.flag("quantize.linear.float8.enable_fsdp_float8_all_gather")
+    narrow = asked and _precision(s) == "fp8_current" and sizes["shard"] * sizes["context"] > 1
+    return {"master": word, "moments": word, "gradients": word, **({"parameters": "fp8"} if narrow else {})}
 
 
 def _optimizer(s: Settings) -> dict[str, Any]:

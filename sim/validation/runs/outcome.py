@@ -89,7 +89,8 @@ def _reached(answer: Answer) -> Answer:
     """With the ends that its parts give."""
     parts = answer.parts
     assert answer.step_s is not None
-    low, high = left_out.reach(answer.step_s, parts["prices"], left_out.Class(**parts["class"]), len(parts["unsaid"]))
+    of, unsaid = left_out.Class(**parts["class"]), len(parts["unsaid"])
+    low, high = left_out.reach(answer.step_s, parts["prices"], of, unsaid, parts["mfu"])
     return answer._replace(low_s=low, high_s=high)
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from hashlib import blake2b
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -41,36 +42,42 @@ def held() -> dict[str, Any]:
     return content
 
 
-def _rule(kind: str, rule: dict[str, Any]) -> str:
-    """How intervals of a kind are made."""
-    stretch = ", ".join(f"x{each:.2f} on {stack or 'any stack'}" for stack, each in rule["stretch"].items())
-    return (
-        f"{kind}: classes by {', '.join(rule['levels'])}; {rule['share']:.0%} of the spread of prices, "
-        f"x{rule['unsaid']:g} for each deciding key unsaid, remainders {stretch}"
-    )
+FACTORS = {
+    "mixture": "a mixture",
+    "unsaid": "each deciding key that is not said",
+    "untimed": "a dense model's untimed blocks",
+}
+"""Feature -> what of a run makes it one more (`left_out.FEATURES`, but for the MFU)."""
+
+
+def factors(content: dict[str, Any]) -> str:
+    """What makes the second part wider, in words."""
+    scale = content["scale"]
+    said = [f"x{exp(scale[name]):.2f} for {words}" for name, words in FACTORS.items()]
+    return ", ".join([*said, f"x{2 ** scale['short']:.2f} for each halving of the MFU below {left_out.HALF:.0%}"])
 
 
 def kept(content: dict[str, Any]) -> str:
     """Lines on how the promise is kept."""
-    judged, (low, high) = content["judged"], learn.PROMISE
-    large = {name: hits / rows for name, (rows, hits) in judged["families"].items() if rows >= learn.LARGE}
-    few = min(large, key=lambda name: large[name], default="")
+    judged, unseen, (low, high) = content["judged"], content["unseen"], learn.PROMISE
+    stretch = ", ".join(f"x{each:.2f} on {stack or 'any other stack'}" for stack, each in content["stretch"].items())
+    by = ", ".join(f"{share:.0%} of {name}'s" for name, share in content["stacks"].items()) or "no runs"
     lines = [
         f"learned on {content['runs']['ran']} runs of {content['runs']['layouts']} layouts",
-        *(_rule(kind, rule) for kind, rule in content["rules"].items()),
+        f"{content['share']:.0%} of the spread of prices; what is left out is {factors(content)}",
+        f"stretched {stretch}; each stack judged by the others: {by} inside",
         f"each family judged by the others: {judged['inside']:.1%} inside (promised {low:.0%} to {high:.0%}), "
-        f"{judged['inside'] * content['runs']['ran'] / content['runs']['asked']:.1%} where a refused row is a miss",
+        f"{judged['inside'] * content['runs']['ran'] / content['runs']['asked']:.1%} where a refused row is a miss"
+        f"{_least(judged, f'; promised {learn.EACH:.0%}')}",
+        f"with reach and stretch too by the others alone {unseen['inside']:.1%}{_least(unseen, '')}",
+        "half an interval is " + ", ".join(f"x{half:.2f} ({kind})" for kind, half in judged["halves"].items()),
     ]  # fmt: skip
-    if few:
-        lines.append(
-            f"of families of {learn.LARGE} rows or more at least {large[few]:.0%} ({few}); promised {learn.EACH:.0%}"
-        )
-    rules, inside = content["apart"]["rules"], content["apart"]["inside"]
-    stretch = ", ".join(f"x{rule['stretch']['']:.2f} ({kind})" for kind, rule in rules.items())
-    by = ", ".join(f"{share:.0%} of {name}'s" for name, share in inside.items()) or "no runs"
-    lines.append(
-        f"a stack that no run had: classes by {', '.join(learn.APART)}, remainders {stretch}; each stack judged by the "
-        f"others: {by} inside"
-    )
-    lines.append("half an interval is " + ", ".join(f"x{half:.2f} ({kind})" for kind, half in judged["halves"].items()))
     return "\n".join(lines)
+
+
+def _least(judged: dict[str, Any], promised: str) -> str:
+    """Of large families the one with the smallest part inside; nothing where there is none."""
+    large = {name: hits / rows for name, (rows, hits) in judged["families"].items() if rows >= learn.LARGE}
+    few = min(large, key=lambda name: large[name], default="")
+    said = f", of families of {learn.LARGE} rows or more at least {large[few]:.0%} ({few}{promised})" if few else ""
+    return said

@@ -75,7 +75,7 @@ def test_a_table_says_what_made_the_times(tmp_path: Path, monkeypatch: pytest.Mo
 def test_metered_products_say_the_clock(tmp_path: Path) -> None:
     rows = published.lines(folder(tmp_path, gemm=gemm(B200, 1.2)))
     assert clock(rows, B200, "bf16", TILES, Burst(0.3, 500.0)) == pytest.approx(1.2, rel=0.01)
-    other = Card(("b300",), "B300")
+    other = Card(("b300",), "another")
     assert clock(rows, other, "bf16", TILES, Burst(0.3, 500.0)) == pytest.approx(1.3)
     assert clock(rows, A100, "bf16", TILES, Burst(0.3, 500.0)) == 1.0
 

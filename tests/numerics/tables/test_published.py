@@ -38,10 +38,13 @@ def test_a_cast_is_no_part_of_a_product(tmp_path: Path) -> None:
     assert bf16.count == 0
 
 
-def test_metered_rows_are_those_that_have_both(tmp_path: Path) -> None:
-    gemm = ["B200,bf16,1024,512,512,10,,12,,a", "B200,bf16,2048,512,512,10,,,,a", "B200,bf16,64,512,512,10,,12,,a"]
-    (row,) = published.metered(published.lines(folder(tmp_path, gemm=gemm)), ("B200",), "bf16")
-    assert (row.sides, row.us, row.burst_us) == ((1024, 512, 512), 12.0, 10.0)
+def test_metered_rows_are_those_that_have_a_time_and_lose_their_casts(tmp_path: Path) -> None:
+    gemm = ["B200,bf16,1024,512,512,10,,12,,a", "B200,bf16,2048,512,512,10,,,,a", "B200,bf16,64,512,512,10,,12,,a",
+            "B200,fp8,1024,512,512,10,,12,3,a"]  # fmt: skip
+    rows = published.lines(folder(tmp_path, gemm=gemm))
+    plain, cast = (published.metered(rows, "B200", precision) for precision in ("bf16", "fp8"))
+    assert (plain.m.tolist(), plain.us.tolist(), cast.us.tolist()) == ([1024], [12.0], [9.0])
+    assert published.metered(rows, "GB200", "bf16").count == 0
 
 
 def test_attention_is_causal_and_has_its_groups(tmp_path: Path) -> None:
@@ -60,8 +63,8 @@ def test_streams_are_no_launches_and_no_cache(tmp_path: Path) -> None:
 
 
 def test_squares_are_read_from_rates(tmp_path: Path) -> None:
-    rows = published.lines(folder(tmp_path, published=["GB200,gemm nvfp4,m1024 n2048 k4096,1000,TFLOP/s,z"]))
-    square = published.squares(rows, "GB200", "nvfp4")
+    rows = published.lines(folder(tmp_path, published=["MI300X,gemm fp8,m1024 n2048 k4096,1000,TFLOP/s,z"]))
+    square = published.squares(rows, "MI300X", "fp8")
     assert square.us.tolist() == pytest.approx([2 * 1024 * 2048 * 4096 / 1000e12 * 1e6])
 
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 from math import exp, hypot, log
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 import sim
 from sim.analysis import left_out
-from sim.analysis.left_out import Class, Learned, Rule, Spread, class_of, joined, learned, reach, unsaid
+from sim.analysis.left_out import ANY, FLOOR, HALF, Class, Learned, Spread, class_of, joined, learned, reach, unsaid
 from sim.scenario import from_mapping, load
 
 DENSE = {
@@ -19,10 +20,9 @@ DENSE = {
 }  # fmt: skip
 MIXED = {**DENSE, "model": "qwen3_30b_a3b", "parallel": {"expert": 8}}
 SAID = {"recompute": "none", "stack.cuda_graphs": False, "stack.dispatcher": "alltoall", "stack.release": "26.06"}
-RULE = Rule(("kind", "stack"), 1.0, 1.5)
-TABLE = Learned(dict.fromkeys(("dense", "mixture"), RULE), {
-    "": Spread(3, 0.5, 0.5), "dense": Spread(2, 0.1, 0.2), "dense, torch": Spread(1, 0.0, 0.4),
-})  # fmt: skip
+SCALE = {ANY: log(0.1), "mixture": log(2), "unsaid": log(1.5), "short": 1.0, "untimed": log(3)}
+TABLE = Learned(1.0, SCALE, {"dense": Spread(2, 1.0, 2.0), "mixture": Spread(3, 0.5, 4.0)}, {"torch": 1.5, ANY: 2.0,
+                "megatron": 1.0})  # fmt: skip
 
 
 def told(mapping, *overrides):
@@ -31,7 +31,7 @@ def told(mapping, *overrides):
 
 def test_no_centre_moves_by_it():
     """Every figure that is no interval is the same whatever was learned."""
-    wide = replace(TABLE, rules={"dense": RULE._replace(unsaid=1.0)}, classes={"": Spread(0, 3.0, 3.0)})
+    wide = replace(TABLE, scale=dict.fromkeys(SCALE, 0.0), sides={"dense": Spread(0, 3.0, 3.0)})
     plain = told(DENSE)
     with patch.object(left_out, "learned", lambda: wide):
         other = told(DENSE)
@@ -57,9 +57,11 @@ def test_a_run_says_both_parts_and_what_the_second_was_learned_on():
     parts, step = found["interval_parts"], found["step_time_s"]
     assert parts["class"] == {"kind": "dense", "stack": "megatron", "generation": "hopper", "scale": "cluster",
                               "blocks": "timed", "launched": "host"}  # fmt: skip
-    assert (parts["learned_on"], parts["groups"], parts["unsaid"]) == ("dense", 2, ["recompute", "stack.cuda_graphs"])
+    assert (parts["groups"], parts["unsaid"]) == (2, ["recompute", "stack.cuda_graphs"])
+    assert parts["mfu"] == found["mfu"]["causal"] < HALF
+    size = 0.1 * 1.5**2 * HALF / parts["mfu"]
     low, high = (log(end / step) for end in parts["left_out"])
-    assert (low, high) == pytest.approx((-0.1 * 1.5**2, 0.2 * 1.5**2))
+    assert (low, high) == pytest.approx((-size, 2 * size))
     prices, both = parts["prices"], found["intervals_90"]["step_time_s"]
     assert both[0] < prices[0] < step < prices[1] < both[1]
     rates = found["intervals_90"]["tokens_per_day"]
@@ -67,11 +69,27 @@ def test_a_run_says_both_parts_and_what_the_second_was_learned_on():
     assert found["intervals_90"]["mfu"]["causal"][1] == pytest.approx(found["mfu"]["causal"] * step / both[0])
 
 
-def test_a_class_without_runs_takes_the_one_around_it():
-    torch, other = Class("dense", "torch", "ampere", "node"), Class("mixture", "deepseek", "hopper", "large")
-    assert TABLE.nearest(torch) == ("dense, torch", Spread(1, 0.0, 0.4))
-    assert TABLE.nearest(replace(torch, stack="deepseek"))[0] == "dense" and TABLE.nearest(other)[0] == ""
-    assert other.names(("kind", "stack")) == ["", "mixture", "mixture, deepseek"]
+DENSE_CLASS = Class("dense", "megatron", "hopper", "node")
+
+
+@pytest.mark.parametrize(("of", "unsaid_", "mfu", "spread"), [
+    (DENSE_CLASS, 0, HALF, (2, 0.1, 0.2)),
+    (DENSE_CLASS, 0, 2 * HALF, (2, 0.1, 0.2)),  # a step near the peak is no surer than at half of it
+    (DENSE_CLASS, 0, HALF / 2, (2, 0.2, 0.4)),
+    (DENSE_CLASS, 2, HALF, (2, 0.225, 0.45)),
+    (replace(DENSE_CLASS, blocks="untimed"), 0, HALF, (2, 0.3, 0.6)),
+    (replace(DENSE_CLASS, kind="mixture"), 0, HALF, (3, 0.1, 0.8)),
+    (replace(DENSE_CLASS, kind="mixture", blocks="untimed"), 0, HALF, (3, 0.1, 0.8)),  # experts take most of its step
+    (replace(DENSE_CLASS, stack="torch"), 0, HALF, (2, 0.15, 0.3)),
+    (replace(DENSE_CLASS, stack="deepseek"), 0, HALF, (2, 0.2, 0.4)),  # no run had it
+])  # fmt: skip
+def test_it_is_as_wide_as_what_is_known_makes_it(of, unsaid_, mfu, spread):
+    assert TABLE.spread(of, unsaid_, mfu) == pytest.approx(spread)
+
+
+def test_no_interval_reaches_less_than_a_configuration_differs_between_sites():
+    sure = replace(TABLE, scale={**SCALE, ANY: log(0.001)})
+    assert sure.spread(DENSE_CLASS, 0, 1.0) == (2, FLOOR, FLOOR)
 
 
 def test_what_is_not_said_makes_it_wider_key_by_key():
@@ -80,7 +98,7 @@ def test_what_is_not_said_makes_it_wider_key_by_key():
         overrides = [f"{key}={json.dumps(value)}" for key, value in list(SAID.items())[:said]]
         scenario = from_mapping(MIXED, overrides)
         assert len(unsaid(scenario)) == len(SAID) - said
-        low, high = reach(10.0, [9.9, 10.1], class_of(scenario), len(unsaid(scenario)))
+        low, high = reach(10.0, [9.9, 10.1], class_of(scenario), len(unsaid(scenario)), 0.4)
         widths.append(high / low)
     assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths)
 
@@ -108,36 +126,20 @@ def test_scale_goes_by_gpus(gpus, scale):
     assert class_of(from_mapping(mapping)).scale == scale
 
 
-def test_a_stack_has_a_stretch_of_its_own():
-    """What its classes left out is wider by it, whatever the class; any other's where it has none."""
-    rule = RULE._replace(stretch={"torch": 2.0, "": 3.0})
-    table = replace(TABLE, rules={"dense": rule})
-    torch = Class("dense", "torch", "ampere", "node")
-    assert table.nearest(torch) == ("dense, torch", Spread(1, 0.0, 0.8))
-    assert table.nearest(replace(torch, stack="megatron"))[1][1:] == pytest.approx((0.3, 0.6))
-    assert RULE.stretched("torch") == 1.0
-
-
-def test_what_ships_knows_both_kinds_and_reaches_to_either_side():
-    table = learned()
-    for kind in ("dense", "mixture"):
-        rule = table.rules[kind]
-        assert kind in table.classes and rule.unsaid > 1 and 0 < rule.share <= 1 and rule.levels[0] == "kind"
-        assert rule.stretched("megatron") > 0
-    assert all(spread.below > 0 and spread.above > 0 for spread in table.classes.values())
-    assert all("," not in name or name.rpartition(", ")[0] in table.classes for name in table.classes)
-
-
-def test_a_stack_that_no_run_had_goes_by_what_holds_on_any():
-    """Neither by the GPU's generation nor by the runs of another software."""
-    other = Learned({"mixture": Rule(("kind", "launched"), 1.0, 1.5)}, {
-        "": Spread(9, 0.9, 0.9), "mixture": Spread(8, 0.7, 0.7), "mixture, graphs": Spread(4, 0.1, 0.2),
-    })  # fmt: skip
-    table = replace(TABLE, apart=other, stacks=("torch", "megatron"))
-    v3 = class_of(load("v3_2048gpu"))
-    assert table.nearest(v3) == ("mixture, graphs", Spread(4, 0.1, 0.2))
-    assert table.nearest(replace(v3, launched="host")) == ("mixture", Spread(8, 0.7, 0.7))
-    assert table.nearest(replace(v3, stack="megatron"))[0] == "" and TABLE.nearest(v3)[0] == ""
+def test_what_ships_knows_both_kinds_and_is_never_surer_where_less_is_known():
+    table, runs = learned(), []
+    assert set(table.sides) == {"dense", "mixture"} and 0 < table.share <= 1
+    assert table.scale["unsaid"] >= log(1.1) and min(table.scale[name] for name in left_out.FEATURES) >= 0
+    for stack in ("megatron", "torch", "deepseek"):
+        for kind in ("dense", "mixture"):
+            for blocks in ("timed", "untimed"):
+                of = Class(kind, stack, "hopper", "node", blocks)
+                for mfu in (0.6, 0.4, 0.2):
+                    runs.append([table.spread(of, count, mfu)[1:] for count in range(4)])
+    widths = np.array(runs).reshape(3, 2, 2, 3, 4, 2)  # stack, kind, blocks, mfu, unsaid, side
+    for axis in (2, 3, 4):
+        assert (np.diff(widths, axis=axis) >= 0).all()
+    assert (np.diff(widths, axis=4).sum(axis=-1) > 0).all()
 
 
 @pytest.mark.parametrize(("model", "blocks"), [

@@ -65,7 +65,7 @@ def test_optimum_is_where_the_run_is_shortest(stall: float, mean: float) -> None
 
 FLEET = replace(
     small(16), spares=3, seeds=12, restart=Restart(detect_s=45, replace_s=100, launch_s=200, connect_s=30),
-    failures=Failures(Nodes(30 * HOUR, spread=1.0, repair_s=6 * HOUR), Switches(4, 200 * HOUR, 2 * HOUR), 90 * HOUR),
+    failures=Failures(Nodes(60 * HOUR, spread=1.0, repair_s=6 * HOUR), Switches(4, 200 * HOUR, 2 * HOUR), 90 * HOUR),
 )  # fmt: skip
 
 
@@ -127,6 +127,51 @@ def test_hours_add_up() -> None:
     together = sum(outcome.lost[cause] for cause in CAUSES)
     assert np.allclose(outcome.wall, course.total + together, rtol=1e-12)
     assert all((outcome.lost[cause] >= 0).all() and outcome.lost[cause].any() for cause in CAUSES)
+
+
+def listed(campaign: Campaign, course: Calendar, *told: tuple[float, int, int]) -> lanes.Outcome:
+    """One seed with the failures that a test lists: when, of what kind, and whose."""
+    time, kind, who = (np.array([column]) for column in zip(*told, strict=True))
+    return lanes.run(campaign, course, 1.5, 10.0, streams.Events(time, kind, who, np.ones(time.shape)))
+
+
+def test_a_job_that_lacks_a_node_waits_for_it_whatever_else_fails() -> None:
+    """No spare, a node away for a day: software that fails, or a slow node that is found, brings it back no sooner."""
+    failures = Failures(Nodes(HOUR, repair_s=24 * HOUR), software_mtbf_s=HOUR, stragglers=Hidden(HOUR, HOUR, 1.5))
+    campaign = replace(small(4), failures=failures, restart=Restart(45.0, 0.0, 0.0, 100.0, 200.0), seeds=1)
+    course = axis(20, 1800.0, 0.0)
+    own = 600.0, streams.NODE, 0
+    alone = listed(campaign, course, own)
+    assert alone.wall.item() == 600 + 24 * HOUR + 200 + course.total
+    for more in [[(HOUR, streams.SOFTWARE, 0)], [(300.0, streams.SLOW, 1), (HOUR, streams.SLOW_FOUND, 1)]]:
+        outcome = listed(campaign, course, *sorted([own, *more]))
+        late = HOUR + 24 * HOUR if len(more) == 2 else own[0] + 24 * HOUR  # a slow node is repaired as long
+        recomputed = outcome.lost["recomputed"].item()
+        assert recomputed == pytest.approx(600 if len(more) == 1 else 300 + 300 / 1.5)
+        assert outcome.wall.item() == pytest.approx(late + 200 + course.total)
+        assert outcome.wall.item() == pytest.approx(course.total + sum(outcome.lost[cause].item() for cause in CAUSES))
+
+
+def test_a_replacement_that_is_cut_short_begins_anew() -> None:
+    """A spare is there at once, and takes 100 seconds to stand in: software that fails meanwhile does not skip them."""
+    failures = Failures(Nodes(HOUR, repair_s=24 * HOUR), software_mtbf_s=HOUR)
+    campaign = replace(small(4), spares=1, failures=failures, restart=Restart(45.0, 0.0, 0.0, 100.0, 200.0), seeds=1)
+    course = axis(20, 1800.0, 0.0)
+    told = [(600.0, streams.NODE, 0), (650.0, streams.SOFTWARE, 0)]
+    assert listed(campaign, course, *told).wall.item() == 650 + 45 + 100 + 200 + course.total
+    told = [*told, (HOUR, streams.SOFTWARE, 0)]  # when all are there, nobody is replaced
+    assert listed(campaign, course, *told).wall.item() == HOUR + 45 + 200 + course.total - 1800
+
+
+def test_an_error_is_found_when_it_was_said_to_be() -> None:
+    """What a spare computed wrong, and is found wrong of, tells nothing of an error that the job carries."""
+    campaign = replace(small(4), spares=1, failures=Failures(silent=Hidden(400 * HOUR, 2 * HOUR)), seeds=1)
+    course = axis(20, 1800.0, 0.0)
+    told = [(1000.0, streams.SILENT, 4), (2000.0, streams.SILENT, 0), (1000 + 2 * HOUR, streams.SILENT_FOUND, 4),
+            (2000 + 2 * HOUR, streams.SILENT_FOUND, 0)]  # fmt: skip
+    outcome = listed(campaign, course, *told)
+    assert outcome.interruptions[streams.SILENT].item() == 1
+    assert outcome.lost["recomputed"].item() == pytest.approx(2 * HOUR + 200)  # to the checkpoint at 1,800 s
 
 
 def test_no_failures() -> None:

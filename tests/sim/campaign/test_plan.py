@@ -7,10 +7,10 @@ import pytest
 
 from hwmodels.refused import Refused
 from hwmodels.units import SECONDS_PER_DAY, SECONDS_PER_HOUR
-from sim.campaign import blocks, prices, saving
+from sim.campaign import blocks, money, prices, saving
 from sim.campaign.answer import run
-from sim.campaign.plan import plan
-from sim.campaign.values import Campaign, Checkpoints, Failures, Nodes, Restart
+from sim.campaign.plan import plan, time
+from sim.campaign.values import Campaign, Checkpoints, Failures, Nodes, Power, Restart
 from sim.experiments.kinds import load
 from sim.scenario import SCENARIOS
 from sim.simulation import run as simulated
@@ -134,6 +134,17 @@ def test_a_phase_that_does_not_fit_is_a_line() -> None:
 def test_deadline() -> None:
     summary = run(load("campaign_v3", ["campaign.seeds=20", "campaign.deadline=50 days"])).summary
     assert summary["infeasible"][0].startswith("misses its deadline of 50.0 days") and not summary["feasible"]
+    assert [time(each) for each in (90.0, 5400.0, 90_000.0)] == ["90.00 s", "1.5 h", "1.0 days"]
+
+
+def test_a_deadline_is_for_nineteen_seeds_of_twenty_and_goodput_is_work_over_wall(v3: Campaign) -> None:
+    own = replace(v3, seeds=21, deadline_s=None)
+    answer = run(own)
+    late, work = sorted(answer.wall_s)[19], plan(own).calendar.work  # of 21, the 95th percentile is the last but one
+    for deadline, misses in ((late - 1, True), (late + 1, False)):
+        lines = run(replace(own, deadline_s=deadline)).summary["infeasible"]
+        assert any(line.startswith("misses its deadline") for line in lines) == misses
+    assert answer.summary["campaign"]["goodput"]["mean"] == pytest.approx((work / answer.wall_s).mean())
 
 
 def test_productive_time_of_llama() -> None:
@@ -145,3 +156,24 @@ def test_productive_time_of_llama() -> None:
     page = (SCENARIOS.parent / "docs" / "CAMPAIGN.md").read_text(encoding="utf-8")
     middle, low, high = (figures["goodput"][level] * 100 for level in ("p50", "p5", "p95"))
     assert f"{middle:.1f} % ({low:.1f} to {high:.1f})" in " ".join(page.split())
+
+
+def test_joules_are_of_the_job_its_waiting_and_its_spares() -> None:
+    """InferenceX's lines of a node of eight (row CA-PWR-8H100), and what the building takes over it."""
+    own = money.Rates(16, 8, 2.0, 1000.0, 100.0)
+    assert own.joules(100.0, 10.0) == 90 * 16 * 1000 + (10 * 16 + 100 * 8) * 100
+    assert own.dollars(3600.0) == 2 * 24 and own.gpu_hours(3600.0) == 16
+    power = Power(0.0, 0.0, 1.25)
+    assert [money.watts(power, each) * 8 / 1.25 for each in (0, 175, 350, 700, 1050)] == [1852, 3354, 4856, 8000, 11144]
+
+
+def test_pauses_and_changes_are_counted_once(v3: Campaign) -> None:
+    """A pause behind every thousandth step of the whole run; where the layout or the length changes, all is stored, and
+    the job starts and loads anew."""
+    made, own = plan(v3), v3.restart
+    steps = sum(block.steps for block in made.blocks)
+    assert made.calendar.pauses == v3.evaluation.takes_s * (steps // v3.evaluation.every)  # type: ignore[union-attr]
+    start, changes = own.launch_s + own.connect_s + own.warm_up_s, 0.0
+    for before, after in ((0, 1), (5, 6), (6, 7), (7, 8)):  # another schedule, 32 K, 128 K, and back
+        changes += made.saved[before].stored_lag_s + start + made.saved[after].reload_s
+    assert made.calendar.changes == pytest.approx(changes)

@@ -79,8 +79,7 @@ def test_learning_writes_what_runs_read(tmp_path, monkeypatch, capsys):
         said = capsys.readouterr().err
         content = json.loads((tmp_path / "left_out.json").read_text())
         assert content["runs"] == {**content["runs"], "file": "runs.csv", "asked": 4, "ran": 4}
-        classes = left_out.learned().classes
-        groups = sum(classes[kind].groups for kind in ("dense", "mixture") if kind in classes)
+        groups = sum(side.groups for side in left_out.learned().sides.values())
         assert "each family judged by the others" in said and groups == 4
     finally:
         left_out.learned.cache_clear()

@@ -78,7 +78,8 @@ ELSEWHERE = {
     "stack.release", "stack.compiled", "stack.cuda_graphs", "stack.graphed", "stack.dispatcher",  # likewise
     "stack.loss_parallel", "stack.attention", "stack.cross_entropy", "stack.unpadded", "stack.fused_experts",
     "stack.norms", "stack.scales", "stack.casts", "stack.early_stop", "stack.rope", "stack.router",
-    "stack.gating", "stack.permute", "stack.accumulation", "stack.bf16_first", "stack.bf16_last",
+    "stack.gating", "stack.permute", "stack.weighting", "stack.padded", "stack.sequential", "stack.accumulation",
+    "stack.bf16_first", "stack.bf16_last",
     "stack.bf16_prediction", "stack.attention_precision", "stack.output_layer",
     "stack.repeated", "stack.compiled_ends", "stack.update", "stack.clips", "stack.flat", "stack.metrics",
     "recompute.method", "routing.spread", "routing.max_vio", "routing.histogram",  # refused where they do not belong
@@ -245,14 +246,14 @@ def test_warps_are_of_kernels_that_have_them(dispatcher, collectives, why):
     assert said == ([f"comm.warps changes nothing: {why} what is exchanged, timed as it was measured"] if why else [])
 
 
-@pytest.mark.parametrize("node", ["b200x8", "h100x8"])
+@pytest.mark.parametrize("node", ["b200x8", "h100x8", "a100x8"])
 def test_watts_are_felt_where_a_card_of_the_architecture_was_metered(node):
     key = "cluster.node.device.power"
     own = load(
         LLAMA, (*SMALL, "model.layers=4", "stack=torch", "precision=bf16", f"cluster.node={node}", f"{key}=500 W")
     )
-    line = f"{key} changes nothing: what watts leave of a clock is not known of blackwell"
-    assert [each for each in unfelt(own, further=False) if each.startswith(key)] == [line] * (node == "b200x8")
+    line = f"{key} changes nothing: what watts leave of a clock is not known of ampere"
+    assert [each for each in unfelt(own, further=False) if each.startswith(key)] == [line] * (node == "a100x8")
 
 
 LEVELS = "cluster.node.device.hierarchy"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from hwmodels import pace
+from hwmodels import pace, unlike
 from hwmodels.price import PACED
 from hwmodels.units import NS_PER_S
 from sim.assembly import machine
@@ -13,6 +13,8 @@ from sim.layout.plan import lay_out
 from sim.models.layer import COMMUNICATION, COMPUTE, WEIGHT
 from sim.scenario.files import from_mapping
 from sim.validation import torch_steps
+
+RACK = {"base": "gb200x72", "gpus": 4}
 
 
 def plan(node="h100x8", stack="megatron", precision="bf16", sequences=64, parallel=None, **more):
@@ -43,10 +45,45 @@ def test_clocks_of_steps_that_were_measured():
     assert machine(lay_out(from_mapping(torch_steps.scenario(bound)))).pricer.clock == 1.0
 
 
-@pytest.mark.parametrize(("node", "paced"), [("h100x8", True), ("h200x8", True), ("b200x8", False), ("a100x8", False)])
-def test_only_cards_whose_joules_are_known_have_one(node, paced):
-    own = of(node=node)
-    assert (1.1 < own < 1.25) if paced else own == 0.0
+@pytest.mark.parametrize(("node", "least", "most"), [
+    ("h100x8", 1.1, 1.25), ("h200x8", 1.1, 1.25), ("b200x8", 1.05, 1.15),
+    (RACK, 1.05, 1.2), ("a100x8", 0.0, 0.0),
+])  # fmt: skip
+def test_only_cards_whose_joules_are_known_have_one(node, least, most):
+    assert least <= of(node=node) <= most
+
+
+def test_a_blackwell_step_draws_what_its_limit_allows():
+    """Products as they were metered, one by one, in a step without tensor groups; less of them in FP8."""
+    laid = plan(node=RACK, sequences=16)
+    own = machine(laid)
+    card = clock.rested(own)
+    price, device, kernels = card.pricer.price, card.pricer.device, card.pricer.published
+    step = [k for unit in card.units for way in "FBW" for part in card.parts(unit, way) for k in part.kernels]
+    step = [kernel for kernel in step if kernel.lane in (COMPUTE, WEIGHT)]
+    above = device.power_w - pace.BLACKWELL.idle
+    watts = {"Gemm": above * kernels.products["bf16"].clock ** 2, "Memory": pace.MEMORY_W}
+    drawn = sum(
+        price(k.op).ns * watts.get(type(k.op).__name__, watts["Gemm"] * pace.BLACKWELL[1 + (k.op[0] == "backward")])
+        for k in step
+    )
+    update = optimizer.tail(laid, card, 0).update_ns
+    least = (4 * drawn + pace.UPDATE_W * update) / above * unlike.off(device, 4).ratio ** 2
+    slowed = sum(price(kernel.op).ns for kernel in step if isinstance(kernel.op, PACED))
+    each = sum(price(k.op).ns for k in step) + card.pricer.launch_gap_ns * sum(k.op.kernels for k in step)
+    at = own.pricer.clock
+    assert at > 1.03 and at * (4 * (each + (at - 1) * slowed) + update) == pytest.approx(least, rel=2e-3)
+    assert of(node=RACK, sequences=16, precision="mxfp8") < at
+
+
+def test_a_slower_card_and_a_lower_limit_of_blackwell():
+    """A card of a lower clock draws less, so that its limit leaves it as it is; a lower limit takes its part."""
+
+    def device(**keys):
+        return {"node": {**RACK, "device": keys}, "nodes": 1}
+
+    whole = of(node=RACK)
+    assert of(cluster=device(clock="1.5 GHz")) == 1.0 < whole < of(cluster=device(power="900 W"))
 
 
 def test_kernels_of_the_profile_keep_their_prices():
@@ -64,6 +101,28 @@ def test_waiting_for_exchanges_is_a_rest():
     """Of a tensor group; chunks beside products wait for nobody."""
     waits, hidden = (of(parallel={"tensor": 8}, overlap={"tensor": chunked}) for chunked in (False, True))
     assert waits < hidden
+
+
+def mixed(sequences, paired):
+    return lay_out(from_mapping({
+        "cluster": {"node": "h100x8", "nodes": 4}, "model": "qwen3_30b_a3b", "precision": "bf16", "stack": "megatron",
+        "schedule": {"name": "interleaved", "chunks": 2}, "parallel": {"pipeline": 4, "expert": 8},
+        "batch": {"sequences": sequences, "sequence_length": 4096}, "comm": {"collectives": "nccl"},
+        "overlap": {"expert": paired}, "outputs": ["result"],
+    }))  # fmt: skip
+
+
+def test_exchanges_of_no_pair_are_a_rest():
+    """Those of forwards that fill a pipeline and of gradients that drain it; with 64 micro-batches they are fewer."""
+    few, many = mixed(64, True), mixed(512, True)
+    steps = [step.kind for position in few.program.steps for step in position]
+    exchanged = [step.kind.count("F") + step.kind.count("B") for position in few.program.steps for step in position]
+    alone = sum(count for kind, count in zip(steps, exchanged, strict=True) if "+" not in kind)
+    assert clock.waiting(few) == pytest.approx(alone / sum(exchanged)) and 0 < alone < sum(exchanged)
+    assert clock.waiting(many) < 0.5 * clock.waiting(few)
+    assert clock.waiting(mixed(64, False)) == 1.0
+    one, more, none = (machine(each).pricer.clock for each in (few, many, mixed(64, False)))
+    assert none < one < more
 
 
 @pytest.mark.parametrize(("tensor", "watts"), [(1, 700), (8, 450)])
@@ -96,6 +155,6 @@ def test_a_rested_card_is_the_least():
     rested, unit = clock.rested(own), own.units[1]
     assert rested.pricer.clock == clock.RESTED and rested.unit_ns(unit) < own.unit_ns(unit)
     assert rested.stages == own.stages and clock.rested(own).pricer is rested.pricer
-    other = built(node="b200x8")
+    other = built(node="a100x8")
     assert clock.rested(other) is other
     assert not clock.paces(replace(own.pricer, mode="roofline"))

@@ -89,6 +89,26 @@ def test_parameters_kept_in_fp8_are_gathered_so(zero):
     assert held == [4.0, 2.0]  # BF16 and FP8 both ways; FP8 both ways alone
 
 
+def test_torch_gathers_shards_in_fp8_and_casts_no_weight_again():
+    """Half of what it gathers of a layer, whose forward casts its inputs alone."""
+    said = {
+        "cluster": {"node": "h100x8", "nodes": 1}, "model": {"base": "llama3_8b", "layers": 2}, "schedule": "1f1b",
+        "precision": "fp8_current", "stack": {"name": "torch", "compiled": True}, "parallel": {"zero": 3},
+        "batch": {"sequences": 8, "sequence_length": 2048},
+    }  # fmt: skip
+    found = []
+    for kept in ("bf16", "fp8"):
+        plan = lay_out(from_mapping(said | {"states": {"parameters": kept}}))
+        machine = assembly.machine(plan)
+        layer = next(unit for unit in machine.units if unit.block)
+        casts = [k.name for p in machine.parts(layer, "F") for k in p.kernels if k.name.startswith("cast_")]
+        bucket = buckets.buckets(plan, machine, 0)[1]
+        found.append((sum(op.size for _, op in bucket.gather) / bucket.size, [c for c in casts if "_w_" in c]))
+    (wide, cast), (narrow, none) = found
+    assert wide == 2.0 and narrow == pytest.approx(1.0, abs=1e-3)
+    assert len(cast) == 7 and none == []
+
+
 @pytest.mark.parametrize("gradients", ["fp32", "bf16"])
 @pytest.mark.parametrize("moments", WIDTH)
 def test_the_update_moves_its_bytes(gradients, moments):
@@ -194,6 +214,7 @@ def test_a_slow_link_and_a_slow_memory_are_felt(slow, share):
         (["states.moment=fp8"], "did you mean 'moments'?"),
         (["states.parameters=fp8", "precision=bf16"], "products in bf16 read no FP8 copies"),
         (["states.parameters=fp8", "precision=mxfp8", "stack=megatron"], "write precision=fp8_current"),
+        (["states.parameters=fp8", "precision=fp8_current", "stack={name: torch, compiled: true}"], "none is gathered"),
         (["optimizer.offload=host", "optimizer.name=muon"], "the host's CPU makes no matrix orthogonal"),
         (["optimizer.offload=cpu"], "found 'cpu'; legal: none, host"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory
+from hwmodels.op import AllToAll, Attention, Gemm, GroupedGemm, Memory, small
 from hwmodels.refused import Refused
 from hwmodels.units import US_NS
 from sim.assembly import machine
@@ -367,6 +367,40 @@ def test_megatrons_own_cross_entropy_is_in_fp32(tensor):
     head = next(unit for unit in own.units if unit.kind == "head")
     kept = [each.lowering.kept(each.site, head).at(each.site) for each in (theirs, own)]
     assert kept[1] - kept[0] == 2 * logits
+
+
+def test_plain_rope_of_latents_turns_and_joins_in_single_operations():
+    """128 heads of 128 and 64: pairs in halves, and what GQA's rope does, of queries' and of one key's elements; then
+    queries, keys and values each in one tensor. Backward the products' gradients lie in one tensor each."""
+    fused, plain = (on(model="deepseek_v3", stack={"name": "megatron", "rope": rope}) for rope in ("own", "plain"))
+    own = {d: [k for k in kernels(plain, block(plain), d) if k.name.startswith("rope_")] for d in "FB"}
+    assert {k.name for k in kernels(fused, block(fused), "F") if "rope" in k.name} == {"rope_q", "rope_kv"}
+    t, turned = plain.site.tokens, 128 * 64
+    names = [[k.name for k in own[d]] for d in "FB"]
+    assert [each.count("rope_q") for each in names] == [7, 0] and names[1].count("rope_q_bwd") == 14
+    sizes = {k.name: k.op.bytes() for d in "FB" for k in own[d] if "join" in k.name or "copy" in k.name}
+    assert sizes["rope_q_join"] == sizes["rope_q_join_bwd"] == 4 * t * 128 * 192
+    assert sizes["rope_k_join"] == 2 * t * (128 * 128 + 64 + 128 * 192) and sizes["rope_v_copy"] == 4 * t * 128 * 128
+    assert sizes["rope_kv_join_bwd"] == 4 * t * 128 * 256
+    assert sum(k.op.bytes() for k in own["F"] if k.name == "rope_q") == (4 + 2 + 4 + 4 + 4 + 6 + 4) * t * turned
+
+
+@pytest.mark.parametrize("tensor", [1, 4])
+def test_an_unfused_cross_entropy_goes_over_all_logits_operation_by_operation(tensor):
+    plain, own = (
+        on(stack={"name": "megatron", "cross_entropy": name}, parallel={"tensor": tensor})
+        for name in ("plain", "native")
+    )
+    logits = own.site.tokens * own.site.shape.vocabulary
+    over = [k.op for k in loss(plain) if isinstance(k.op, Memory) and k.op.rows > 1]
+    by_row = ("strided", 4.68)
+    kinds = [("convert", 6), ("reduce", 4), by_row, ("elementwise", 8), ("reduce", 4), by_row, by_row, ("convert", 6)]
+    assert [(op.kind, pytest.approx(op.bytes() / logits)) for op in over] == kinds
+    assert sum(k.name.startswith("reduce_") for k in loss(plain)) == 3 * (tensor > 1)
+    assert sum(k.op == small("tiny") for k in loss(plain)) == 18
+    head = next(unit for unit in own.units if unit.kind == "head")
+    kept = [each.lowering.kept(each.site, head).at(each.site) for each in (plain, own)]
+    assert kept[0] == kept[1]
 
 
 def test_only_megatron_has_its_own_cross_entropy():

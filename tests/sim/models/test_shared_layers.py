@@ -140,12 +140,51 @@ def test_bytes_of_a_ring_of_four_by_hand():
     assert [k.op.causal for k in launched(own, [layer], "B") if isinstance(k.op, Attention)] == [*[False] * 3, True]
 
 
-def test_torchs_ring_sends_gradients_home():
-    """Its backward begins with the rank's own keys: their gradients, a step behind, take a hop more."""
-    own, pair = built(stack="torch", gpus=1, nodes=4, context=4), 2048 * 2 * 8 * 128 * 2
-    layer = next(unit for unit in own.units if unit.block)
-    assert [op.size for op in sent(launched(own, [layer], "B"))] == [pair, 2 * pair, 2 * pair, pair, pair]
-    assert [k.op.causal for k in launched(own, [layer], "B") if isinstance(k.op, Attention)] == [True, *[False] * 3]
+def torchs(kind="ring", direction="B", **stack):
+    """Kernels of a layer of torch's ring of four."""
+    own = built(stack={"name": "torch", **stack}, gpus=1, nodes=4, context=4, context_kind=kind)
+    return launched(own, [next(unit for unit in own.units if unit.block)], direction)
+
+
+def test_torchs_ring_by_hand():
+    """Keys and values go round or are gathered; their gradients go round in FP32, a hop after each of four steps, the
+    rank's own first. What modules copied for 64 query heads is sent so."""
+    pair = 2048 * 2 * 8 * 128 * 2
+    assert [op.size for op in sent(torchs(direction="F"))] == [pair] * 3
+    assert sorted(op.size for op in sent(torchs())) == [pair] * 3 + [2 * pair] * 4
+    assert [op.size for op in sent(torchs("all_gather"))] == [4 * pair] + [2 * pair] * 4
+    assert [op.size for op in sent(torchs("all_gather", repeated=True))] == [4 * 8 * pair] + [2 * 8 * pair] * 4
+    assert [k.op.causal for k in torchs() if isinstance(k.op, Attention)] == [True, *[False] * 3]
+    summed = [k for k in torchs(repeated=True) if k.name == "sdpa_reduce_head"]
+    assert len(summed) == 2  # behind the ring, of keys and of values
+    assert [k.op.kv_heads for k in torchs(repeated=True) if isinstance(k.op, Attention)] == [0] * 4
+
+
+def test_only_eager_torch_hides_its_rings_collectives():
+    """Compiled there is a wait behind each. Eager a gather comes beside the own step, gradients beside the next."""
+    for direction in "FB":
+        compiled, eager = (
+            [k for k in torchs("all_gather", direction, compiled=c) if k.meets == "context"] for c in (True, False)
+        )
+        assert [k.ahead for k in compiled] == [0] * len(eager)
+        assert all(k.ahead for k in eager)
+    kernels = torchs("all_gather", "B")
+    hop = next(i for i, k in enumerate(kernels) if k.name == "ring_send")
+    beside = kernels[hop + 1 : hop + 1 + kernels[hop].ahead]
+    assert sum(isinstance(k.op, Attention) for k in beside) == 1
+    assert kernels[hop + 1 + kernels[hop].ahead].name == "join_dkv"
+
+
+def test_torchs_ring_merges_in_fp32():
+    """Bytes of a token, 64 heads of 128: a step reads what was merged in FP32 and its own in BF16, and writes FP32; the
+    first merge reads BF16 twice, the last writes BF16."""
+    width = 64 * 128
+    joins = [k.op for k in torchs("all_gather", "F", compiled=True) if k.name == "join_output"]
+    assert [(op.read / width, op.write / width) for op in joins] == [(4, 4), (6, 4), (6, 2)]
+    eager = sum(k.op.bytes() for k in torchs("all_gather", "F") if k.name in ("join_output", "convert_output"))
+    assert eager / 2048 / width == 4 * 6 + 3 * (12 + 8 + 12) + 6
+    added = [k.op for k in torchs("all_gather", "B", compiled=True) if k.name == "join_dkv"]
+    assert [(op.read / 2048, op.write / 2048) for op in added] == [(2, 4)] + [(6, 4)] * 3
 
 
 WAYS = ("ring", "all_gather", "all_to_all")
@@ -188,8 +227,10 @@ def test_experts_that_ranks_share_gather_rows():
             *([each.op for each in launched(own, [layer], direction) if isinstance(each.op, GroupedGemm)]
               for own in (alone, shared)), strict=True,
         )  # fmt: skip
-        assert all(b.rows == 2 * a.rows and b.flop() == a.flop() for a, b in pairs)
-    row = alone.site.rows * 2048 * 2
+        # experts of both ranks have the same tiles, of which a half is padding in the mean
+        half, row = 64 * shared.site.local_experts, 2048 * 2
+        assert all(b.rows == 2 * (a.rows - half) + half for a, b in pairs)
+    row *= shared.site.rows
     more = [k.op for k in launched(shared, [layer]) if k.meets == "expert_tensor"]
     assert [(op.kind, op.bytes()) for op in more] == [("all_gather", row), ("reduce_scatter", row)] * 2
 
@@ -304,7 +345,7 @@ def test_rows_of_experts_add_up_over_ranks(stack, tensor, expert, shared):
     whole = machine(lay_out(small(MIXED, stack, expert=expert)))
     own = machine(lay_out(small(MIXED, stack, tensor=tensor, expert=expert, expert_tensor=shared)))
     padding = 64 * 16 // expert
-    assert (own.site.rows - padding) * tensor == whole.site.rows - padding
+    assert (own.site.rows - padding // shared) * tensor == whole.site.rows - padding
     alone, part = (sum(weights(each.site.shape, each.units).experts for each in (each,)) for each in (whole, own))
     assert part * shared == alone
     assert {op.tokens for op in (k.op for k in launched(own)) if hasattr(op, "tokens")} <= {own.site.own}

@@ -81,6 +81,13 @@ def test_rows_do_not_depend_on_the_group_but_for_padding(group):
     assert load.received <= 6000
 
 
+@pytest.mark.parametrize("sharing", [1, 2, 4])
+def test_ranks_that_share_columns_pad_the_rows_of_all_of_them_once(sharing):
+    mixture = deepseek.mixture(model("deepseek_v2_lite"))
+    load = balanced.balanced(mixture, 1000, 8, 8, sharing)
+    assert load.rows * sharing == 6000 * sharing + 8 * 64
+
+
 def test_same_every_time():
     balanced.spread.cache_clear()
     first = balanced.spread(64, 8, 3, 6, "softmax", 8, 8)

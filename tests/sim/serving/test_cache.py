@@ -56,3 +56,10 @@ def test_weights_of_v3_fit_eight_h200_and_no_eight_h100() -> None:
     wide = stepper("h100x8", 1, 72).rank
     spread = weight_bytes(wide, 32)
     assert 2 * GIGA + 11.7 * GIGA < spread < 30 * GIGA and spread > weight_bytes(wide._replace(expert=144), 32)
+
+
+def test_copies_of_experts_take_room() -> None:
+    """32 copies over 32 ranks are an expert more a rank in each of V3's 58 layers with experts."""
+    rank = stepper("h800x8", 1, 32).rank
+    more = weight_bytes(rank, 32) - weight_bytes(rank, 0)
+    assert more == pytest.approx(58 * 3 * 7168 * 2048 * rank.weight)

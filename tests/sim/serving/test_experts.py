@@ -15,6 +15,7 @@ from sim.routing.hosts import in_order
 from sim.routing.loads import reach
 from sim.scenario.histogram import histogram
 from sim.scenario.values import Routing
+from sim.serving import experts
 from sim.serving.experts import Gating, loads
 from sim.serving.networks import exchange, routed
 from sim.serving.rank import Batch, Load
@@ -142,3 +143,8 @@ def test_a_histogram_of_other_experts_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(json.dumps({"serve": serve}))
     kept = files.portable(tmp_path / "x.yaml")["serve"]["routing"]["histogram"]
     assert Path(kept) == tmp_path / "some.csv"
+
+
+def test_the_busiest_rank_has_most_rows_and_reads_most_experts() -> None:
+    """Two ranks of two slots: one has three rows of one expert, the other a row of each of two."""
+    assert experts._busiest(np.array([3.0, 0.0, 1.0, 1.0]), 2) == Load(3, 2, 1.2)

@@ -114,3 +114,26 @@ def test_a_cache_whose_receiver_failed_on_its_way_is_sent_whole_again() -> None:
     whole = deployed(serve, serve.pools[1]).token_bytes * 2000 / of.second[0].own.rate
     assert log.failures == 1 and log.again[0] == 0 and whole > 0.3
     assert int(log.sent[0]) == pytest.approx(int(calm.sent[0]) - 1_000_000 + 3e9 + whole * 1e9, rel=1e-6)
+
+
+def test_a_cache_whose_sender_failed_on_its_way_is_lost() -> None:
+    """The prompt is computed again, which counts."""
+    pools = {"does": "prefill"}, {"does": "decode"}
+    requests = {"arrivals": "closed", "clients": 1, "count": 1, "prompt": 2000, "output": 5}
+    content = document(requests, *pools, fabric={"base": "ndr", "link": {"bandwidth": "1 GB/s"}})
+    serve = loaded(content | {"serve": content["serve"] | {"failures": {"mtbf": "100 days", "repair": "3 s"}}})
+    of = system.System(serve, system.asked(serve.requests, serve.seed))
+    of.clock.at(
+        int(system.run(loaded(content))[1].sent[0]) - 1_000_000, of._fail, of.first[0], np.random.default_rng(0)
+    )
+    assert of.run().again.tolist() == [1]
+
+
+def test_an_instance_that_fails_holds_nothing_until_it_is_back() -> None:
+    requests = {"arrivals": "closed", "clients": 1, "count": 1, "prompt": 20_000, "output": 500}
+    content = document(requests, failures={"mtbf": "100 days", "repair": "1 h"})
+    serve = loaded(content)
+    of = system.System(serve, system.asked(serve.requests, serve.seed))
+    of.clock.at(3_000_000_000, of._fail, of.first[0], np.random.default_rng(0))
+    used = answers(serve, of.requests, of.run())["cache_used"]
+    assert used["most"] > 0.04 and used["mean"] < used["most"] / 100

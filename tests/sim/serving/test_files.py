@@ -1,6 +1,7 @@
 """Serving scenarios in files: what is right, what is wrong (all of it at once, a line each), traces, and the door."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sim.__main__ import main
 from sim.experiments import kinds
 from sim.result.figures import legal
 from sim.scenario.shelves import SCENARIOS
-from sim.serving import files, traces
+from sim.serving import files, system, traces
 from tests.sim.result.test_figures import leaves
 from tests.sim.serving.loads import closed, document, loaded, poisson
 
@@ -155,6 +156,10 @@ def test_a_broken_archive_is_a_line(tmp_path: Path) -> None:
         ("mooncake", '{"timestamp": 1}\n', ":1: is no request of a mooncake trace: 'input_length' is missing"),
         ("mooncake", "[]\n{", ":1: is no request of a mooncake trace"),
         ("azure", "TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,1\n", "TIMESTAMP: expected a date and a time"),
+        ("csv", "arrival_s,prompt,output\n1,5,100,10\n", ":2: is no request: found 4 values for 3 columns"),
+        ("csv", "arrival_s,prompt,output,prompt\n1,5,100,10\n", ":1: has 2 columns prompt; legal: one"),
+        ("mooncake", '{"timestamp": 1, "input_length": 1024, "output_length": 1, "hash_ids": [1, 2, 3]}\n',
+         ":1: is no request of a mooncake trace: hash_ids: found 3 blocks of 512 tokens for a prompt of 1024"),
     ],
 )  # fmt: skip
 def test_bad_traces_are_a_line(form: str, text: str, line: str, tmp_path: Path) -> None:
@@ -163,6 +168,43 @@ def test_bad_traces_are_a_line(form: str, text: str, line: str, tmp_path: Path) 
     with pytest.raises(Refused) as error:
         traces.read(str(path), form)
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def test_dates_are_utc_wherever_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Azure writes them: a whole second has no fraction, seven digits are cut to microseconds, a zone is kept."""
+    lines = "2024-05-10 00:00:00.500000+00:00,1,1\n2024-05-10 00:00:01+00:00,1,1\n2024-05-10 00:00:02.0000009,1,1\n"
+    (path := tmp_path / "trace").write_text(f"TIMESTAMP,ContextTokens,GeneratedTokens\n{lines}"
+                                            "2024-05-10 02:00:03.00+02:00,1,1\n")  # fmt: skip
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        times = [row.arrival_s for row in traces.read(str(path), "azure")]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [each - 1715299200 for each in times] == [0.5, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "requests, line",
+    [
+        ({"speed": 1e-15}, "serve.requests.speed: the last request would come after 1e+15 s; legal: up to 4e+09 s"),
+        ({"count": 3}, "serve.requests.count: found 3; the trace has 2; legal: up to that, 0 for all of it"),
+    ],
+)
+def test_a_trace_that_cannot_be_asked_so_is_a_line(requests: dict[str, float], line: str, tmp_path: Path) -> None:
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt,output\n0,1,1\n1,1,1\n")
+    own = {"arrivals": "trace", "file": str(tmp_path / "trace.csv"), "format": "csv", **requests}
+    with pytest.raises(Refused) as error:
+        system.run(loaded(document(own)))
+    assert line in str(error.value)
+
+
+def test_arrivals_beyond_all_clocks_are_a_line() -> None:
+    with pytest.raises(
+        Refused, match=r"serve.requests.rate: the last request would come after .* legal: up to 4e\+09 s"
+    ):
+        system.run(loaded(document(poisson(3, 1e-12, 1, 1))))
 
 
 def test_columns_with_blanks_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:

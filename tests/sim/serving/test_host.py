@@ -1,11 +1,15 @@
 """Host memory: sequences that are swapped there, and prompts of the past below HBM."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from sim.serving import system
 from sim.serving.answers import answers
 from sim.serving.deployment import deployed
 from sim.serving.prefix import Prefixes
+from sim.serving.values import Failures
 from tests.sim.serving.loads import document, loaded, poisson
 
 CROWDED = poisson(300, 40.0, {"most": 3000, "least_part": 0.01}, {"most": 400, "least_part": 0.01})
@@ -79,3 +83,9 @@ def test_what_the_host_keeps_is_not_computed_again(tmp_path) -> None:  # type: i
     assert cached == [[0] * 6, [0] * 4 + [40 * 512] * 2]
     taken = int(logs[1].first[4] - logs[1].begun[4])
     assert taken == max(own.host_ns(40 * 512), round(own.grid.prefill_ns(512, 40 * 512 + 256.0)))
+    of = system.System(
+        replace(serve, failures=Failures(10**17, 10**9)), asked
+    )  # it fails in that step, and has nothing
+    of.clock.at(int(logs[1].begun[4]) + 1, of._fail, of.first[0], np.random.default_rng(0))
+    again = answers(serve, asked, of.run())["tokens"]
+    assert again["cached_by_host"] == 0 and again["cached"] == 0

@@ -25,6 +25,16 @@ def test_the_requests_of_another_rate_come_for_as_long() -> None:
     assert limit.at_rate(serve, 10.0).requests.number == 600 and limit.at_rate(serve, 1e9).requests.number == limit.MOST
 
 
+def test_objectives_that_no_load_keeps_or_every_load_are_a_line() -> None:
+    """Requests that are each alone need longer; and all at once do not."""
+    short = loaded(CONTENT, "serve.objectives.ttft=1 ms", "serve.requests.count=40")
+    alone = r"serve.objectives: 0.0% of requests keep both where each is alone \(TTFT p99 .* ms, .*\); 99% must"
+    with pytest.raises(Refused, match=alone):
+        list(limit.search(short))
+    with pytest.raises(Refused, match=r"100.0% of requests keep both even at a load of .*; look for more requests"):
+        list(limit.search(loaded(CONTENT, "serve.objectives={ttft: 1 h, tpot: 1 h}", "serve.requests.count=1")))
+
+
 def test_what_has_no_rate_is_refused() -> None:
     with pytest.raises(Refused, match="a closed loop has no rate"):
         limit.at_rate(loaded(document(closed(4, 2, 10, 10))), 1.0)
@@ -36,7 +46,13 @@ def test_the_command(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # t
     path = tmp_path / "small.yaml"
     path.write_text(json.dumps(CONTENT))
     assert main(["load", str(path), "serve.requests.count=60"]) == 0
-    assert "most within objectives" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    rates = [line.split()[0] for line in out.splitlines()[1:-1]]
+    assert "most within objectives" in out and " requests/s (" in out and len(set(rates)) == len(rates)
+    (tmp_path / "trace.csv").write_text("arrival_s,prompt,output\n0,1000,9\n1,1000,9\n2,1000,9\n")
+    trace = "serve.requests={arrivals: trace, file: trace.csv, rate: null, prompt: null, output: null, count: 0}"
+    assert main(["load", str(path), trace, "serve.objectives.ttft=60 ms"]) == 0
+    assert "times as fast as the trace" in capsys.readouterr().out
     assert main(["load"]) == 2 and "is missing" in capsys.readouterr().err
 
 

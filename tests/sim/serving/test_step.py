@@ -10,13 +10,14 @@ from hwmodels.op import GroupedGemm, Memory, cast
 from sim.models.blocks.mla import Latent
 from sim.models.layer import COMMUNICATION
 from sim.scenario.values import Routing
-from sim.serving import networks
+from sim.serving import networks, system
 from sim.serving.attention import attention
 from sim.serving.deployment import deployed
 from sim.serving.experts import loads
 from sim.serving.grid import Grid, prompts
 from sim.serving.prices import Kernel
 from sim.serving.rank import Batch
+from sim.serving.steady import decode_step
 from tests.sim.serving.instances import stepper
 from tests.sim.serving.loads import closed, document, loaded
 
@@ -209,3 +210,19 @@ def test_steps_of_deepseeks_profile() -> None:
     even = Routing("balanced", redundant_experts=32)
     prefill = stepper("h800x8", 1, 32, True, even, prompts=True).ns(Batch(4, 4096, 4096.0, True))
     assert 8 * 16384 / (prefill / 1e9) == pytest.approx(62713, rel=0.10)
+
+
+def test_the_busiest_rank_is_told_beside_the_mean() -> None:
+    """Three times as many rows for the most popular expert load its rank more; a model without experts has none."""
+    pool, more = {"expert": 8}, {"model": "deepseek_v2_lite", "precision": "bf16"}
+    above = []
+    for routing in ({"kind": "balanced"}, {"kind": "skewed", "max_vio": 2.0}):
+        serve = loaded(document(closed(4, 4, 100, 20), pool, routing=routing, **more))
+        asked, log = system.run(serve)
+        told = decode_step(serve, asked, log)
+        own = deployed(serve, serve.pools[0]).grid.decoding.loads(Batch(told["sequences"], 1, told["keys"]))
+        assert told["busiest_over_mean"] == pytest.approx(sum(load.above for load in own) / len(own))
+        above.append(told["busiest_over_mean"])
+    assert 1 < above[0] < above[1]
+    serve = loaded(document(closed(1, 1, 100, 20)))
+    assert decode_step(serve, *system.run(serve))["busiest_over_mean"] is None

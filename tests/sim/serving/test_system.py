@@ -12,6 +12,8 @@ from sim.serving import system
 from sim.serving.answers import answers
 from sim.serving.deployment import deployed
 from sim.serving.instance import Instance
+from sim.serving.log import NEVER
+from sim.serving.rank import Batch
 from sim.serving.values import Serve
 from tests.oracles import serving_loop
 from tests.sim.serving.loads import closed, document, loaded, poisson, quantile
@@ -100,6 +102,30 @@ def test_blocks_are_conserved(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.clear()
         system.run(loaded(document(WORKLOADS["crowded"], *pools, cache={"memory": 0.32})))
         assert all(0 <= used <= room for used, room in seen) and seen[-1][0] == 0 and max(seen)[0] > 0.9 * seen[0][1]
+
+
+@pytest.mark.parametrize(
+    "pools", [({},), ({"does": "prefill"}, {"does": "decode", "instances": 2}, {"does": "decode"})]
+)
+def test_the_part_of_the_cache_in_use_is_that_of_a_watch(pools: tuple[dict[str, object], ...]) -> None:
+    """Every two milliseconds somebody counts all blocks; they grow within steps that are taken together, too."""
+    serve = loaded(document(poisson(40, 3.0, VARIED, ANSWERS), *pools, cache={"memory": 0.4}))
+    requests, seen = system.asked(serve.requests, serve.seed), list[list[float]]()
+    own = system.System(serve, requests)
+
+    def look() -> None:
+        every = (*own.first, *own.second)
+        steps = [int(np.searchsorted(each.ends, own.clock.now, side="right")) for each in every]
+        blocks = [each.held + each.running.blocks(done) for each, done in zip(every, steps, strict=True)]
+        seen.append([used / each.room for used, each in zip(blocks, every, strict=True)])
+        if (own.log.last == NEVER).any():
+            own.clock.at(own.clock.now + 2_000_000, look)
+
+    own.clock.at(int(requests.arrival[0]), look)
+    used = answers(serve, requests, own.run())["cache_used"]
+    assert used["mean"] == pytest.approx(np.mean(seen), rel=5e-3) and used["most"] == pytest.approx(
+        np.max(seen), rel=0.02
+    )
 
 
 def test_the_same_seed_gives_the_same_and_another_another() -> None:
@@ -198,3 +224,52 @@ def test_drafts_that_stand_save_steps() -> None:
         asked, log = system.run(loaded(content))
         steps = sum(len(each) * count for each, count in log.steps)
         assert math.isclose(int((asked.output - 1).sum()) / steps, tokens, rel_tol=0.04)
+
+
+def test_figures_are_those_of_what_happened_to_each_request() -> None:
+    """Dollars, quantiles, goodput, tokens a node and gaps between tokens, once more from requests and steps."""
+    pools = {"does": "prefill"}, {"does": "decode", "tensor": 2}
+    content = document(poisson(200, 12.0, VARIED, ANSWERS), *pools, gpu_hour="2 USD/h", objectives={
+        "ttft": "60 ms", "tpot": "5 ms"})  # fmt: skip
+    serve = loaded(content)
+    asked, log = system.run(serve)
+    log.cached[:] = np.minimum(asked.prompt - 1, 100)
+    told = answers(serve, asked, log)
+    seconds = (log.last.max() - log.arrival[0]) / 1e9
+    tokens, made = int(asked.prompt.sum() + asked.output.sum()), int(asked.output.sum())
+    dollars = 2 * 3 * seconds / 3600
+    assert told["tokens"]["usd_per_million"] == pytest.approx(dollars / tokens * 1e6)
+    assert told["tokens"]["usd_per_million_output"] == pytest.approx(dollars / made * 1e6)
+    computed = int((asked.prompt - log.cached).sum())
+    assert told["tokens"]["prompt_per_s_prefill_node"] == pytest.approx(computed / seconds * 8)
+    assert told["tokens"]["output_per_s_decode_node"] == pytest.approx(made / seconds / 2 * 8)
+    waits, gaps = (log.first - log.arrival) / 1e9, (log.last - log.first) / 1e9 / np.maximum(1, asked.output - 1)
+    assert [told["ttft_s"][f"p{part}"] for part in (50, 90, 99)] == pytest.approx(np.percentile(waits, (50, 90, 99)))
+    quick, steady = waits <= 0.06, gaps <= 5e-3
+    assert told["goodput"]["part"] == (quick & steady).mean() and 0.1 < quick.mean() < 0.9 and 0.1 < steady.mean() < 0.9
+    between = np.sort(np.concatenate([np.repeat(steps, count) for steps, count in log.steps])) / 1e9
+    assert told["inter_token_s"]["mean"] == pytest.approx(between.mean())
+    assert told["inter_token_s"]["p99"] == pytest.approx(between[math.ceil(0.99 * len(between)) - 1], rel=1e-6)
+
+
+@pytest.mark.parametrize("less", [0, 1])
+def test_a_prompt_begins_when_its_first_token_has_a_place_too(less: int, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    """Two prompts that fill all blocks to the last place do not run beside each other; with a token less they do."""
+    room = deployed(serve := loaded(document(closed(1, 1, 1, 1))), serve.pools[0]).tokens
+    first = room // 128 * 64
+    (tmp_path / "two.csv").write_text(f"arrival_s,prompt,output\n0,{first - 1},2\n0,{room - first - less},2\n")
+    own = {"arrivals": "trace", "file": str(tmp_path / "two.csv"), "format": "csv"}
+    log = system.run(loaded(document(own, {"chunk": 1_000_000})))[1]
+    assert (log.begun[1] < log.last[0]) == bool(less)
+
+
+def test_a_step_is_that_of_the_fullest_group_with_its_drafts() -> None:
+    """Nine sequences over eight groups: one has two. The last draft sees two keys more; each costs a module's pass."""
+    content = document(closed(9, 9, 500, 40), {"expert": 8}, model="deepseek_v3", node="h200x8", precision="fp8")
+    content["serve"]["speculation"] = {"depth": 2, "acceptance": 0.5}
+    serve = loaded(content)
+    grid = deployed(serve, serve.pools[0]).grid
+    steps, count = system.run(serve)[1].steps[0]
+    assert count == 9 and steps[0] == np.rint(grid.decode_ns(2, np.array([503.0]))[0]) and grid.queries == 3
+    alone, batch = replace(grid.decoding, drafts=0, known={}), Batch(2, 3, 503.0)
+    assert grid.decoding.ns(batch) - alone.ns(batch) == 2 * alone.draft_ns(batch) > 0

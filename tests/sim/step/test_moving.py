@@ -155,3 +155,15 @@ def test_a_forward_that_asks_for_its_parameters_waits_for_all_of_them_and_for_ex
     assert needs(forward, "attn(F)0") == {"gather(F)0"} and needs(forward, "gather(F)0") == set()
     assert needs(forward, "gather experts(F)0") == {"dispatch(F)1"}
     assert "gather experts(F)0" in needs(forward, "mlp(F)1") and "gather experts(F)0" not in needs(forward, "mlp(F)2")
+
+
+def test_what_was_gathered_is_copied_out_in_its_own_format() -> None:
+    """Of a bucket of 4 parameters as many bytes each as its gather brought: 2, or 1 in FP8."""
+    for size, each in ((8.0, 2.0), (4.0, 1.0)):
+        narrow = WHOLE[1]._replace(gather=((RING, Collective("all_gather", size, 4, 1)),))
+        traffic = Traffic(
+            (WHOLE[0], narrow, WHOLE[2]), True, True, True, Moves(3, EVERY, AGAIN, True, True, True, True, False)
+        )
+        composition = compose("F", UNITS, UNITS, parts, (traffic, traffic))
+        copied = next(p for p in composition.phases if p.label == "copy out(F)" and p.layer == 0)
+        assert [(k.op.read, k.op.write) for k in copied.kernels] == [(each, each)]

@@ -87,11 +87,11 @@ EXPECTED = {
     },
     # a proxy of 12 layers, heads for tokens over a node
     "SMX-038": {
-        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"clock": "1.51 GHz"}}, "nodes": 1},
+        "cluster": {"node": {"base": "b200x8", "gpus": 8, "device": {"power": "735 W"}}, "nodes": 1},
         "model": {"base": "llama3_70b", "layers": 12},
         "stack": {"name": "megatron"}, "precision": "bf16",
         "parallel": {"zero": 1, "context_kind": "all_to_all", "context": 8}, "schedule": {"name": "1f1b"},
-        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": True},
+        "batch": batch(4, 32768), "recompute": "none", "overlap": {"gradients": False, "parameters": False},
     },
     # torchtitan on the H100 of 96 GB
     "TT-009": {
@@ -131,13 +131,15 @@ EXPECTED = {
         "stack": {"name": "megatron", "release": "NeMo 25.02", "cross_entropy": "native"},
         "parallel": {"zero": 1, "pipeline": 4, "tensor": 8, "context": 2},
         "schedule": {"name": "interleaved", "chunks": 8}, "placement": [0, *[1] * 30, 0], "batch": batch(64, 8192),
-        "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True},
+        "recompute": "none", "overlap": {**REDUCED, "tensor": True, "pipeline": True}, "states": {"gradients": "bf16"},
     },
-    # experts cut as in the row, without a word on exchanges
+    # experts cut as in the row, whose recipe says the rest
     "DGXC-194": {
-        "cluster": h100(64), "model": {"base": "llama4_maverick"}, "stack": {"name": "megatron"}, "precision": "bf16",
+        "cluster": h100(64), "model": {"base": "llama4_maverick"}, "precision": "bf16", "recompute": "none",
+        "stack": {"name": "megatron", "dispatcher": "alltoall", "router": "plain", "padded": True},
+        "states": {"gradients": "bf16"}, "routing": {"kind": "balanced"},
         "parallel": {"zero": 1, "tensor": 4, "expert": 128, "expert_tensor": 4}, "schedule": {"name": "1f1b"},
-        "batch": batch(1024, 8192), "overlap": REDUCED,
+        "batch": batch(1024, 8192), "overlap": {**REDUCED, "expert": False},
     },
 }  # fmt: skip
 
@@ -152,8 +154,7 @@ def test_a_row_is_this_scenario(name):
 def test_what_a_row_leaves_unsaid_is_counted():
     assert mapped(ROWS["TT-009"]).defaults == ("overlap.buckets", "stack.cuda_graphs")
     assert mapped(ROWS["DGXC-194"]).defaults == (
-        "recompute", "overlap.buckets", "overlap.tensor", "overlap.expert", "parallel.sequence", "stack.dispatcher",
-        "stack.cuda_graphs", "routing.kind", "states.gradients", "cluster.fabric",
+        "overlap.buckets", "overlap.tensor", "parallel.sequence", "stack.cuda_graphs", "cluster.fabric",
     )  # fmt: skip
     assert "micro_batch (assumed)" in mapped(ROWS["TT-015"]).defaults
     assert "overlap.tensor" not in mapped(ROWS["MB-041"]).defaults  # a rank alone has nothing of it
@@ -207,6 +208,25 @@ def test_ranks_that_a_row_leaves_out_are_its_recipes():
     assert mapped(ROWS["AUTO-008"]).plain["recompute"] == "full"
 
 
+def test_grok_of_two_releases_is_its_files():
+    """v25.02: NeMo 1's own with FlashAttention-2 and a loss that is not fused; v25.05.04: Mixtral's classes with other
+    numbers. Both without norms behind, with another vocabulary, and with as many rows for each expert."""
+    first, later = (mapped(ROWS[name]).scenario for name in ("DGXC-050", "DGXC-170"))
+    for own in (first, later):
+        assert (own.model.post_norms, own.model.vocabulary, own.model.tied) == (False, 128512, False)
+        stack, states = own.stack, own.states
+        assert stack.padded and stack.sequential and (stack.permute, stack.router) == ("plain", "plain")
+        assert states.gradients == "bf16" and own.overlap.tensor
+    told = [(own.stack.attention, own.stack.cross_entropy, own.stack.weighting) for own in (first, later)]
+    assert told == [("flash2", "plain", "sums"), ("cudnn", "transformer_engine", "experts")]
+    assert [own.model.activation for own in (first, later)] == ["geglu", "swiglu"]
+
+
+def test_losses_are_unfused_where_a_recipe_does_not_fuse_them():
+    names = ("DGXC-063", "NEMO-001", "NEMO-005", "NEMO-008", "NEMO-011")
+    assert [mapped(ROWS[name]).scenario.stack.cross_entropy for name in names] == ["plain"] * 3 + ["native"] * 2
+
+
 def test_permutes_that_are_said_to_be_plain_are():
     assert [mapped(ROWS[name]).scenario.stack.permute for name in ("AB-005", "AB-008")] == ["plain", "fused"]
 
@@ -237,6 +257,9 @@ def test_parameters_of_mlperfs_v3_are_gathered_stage_by_stage_or_by_the_validati
     ("MB-253", {"scales": "both"}),  # MXFP8 of 25.11: TransformerEngine 2.9
     ("MB-084", {"norms": "cudnn"}),  # V3 of 26.04 on GB200s
     ("MLP-017", {"scales": "both", "casts": "apart"}),  # NVFP4 of MLPerf v5.1
+    ("MB-035", {"scales": "both"}),  # NVFP4 of 26.06: TransformerEngine 2.16
+    ("MLP6-010", {"scales": "both"}),  # NVFP4 of MLPerf v6.0
+    ("MB-014", {}),  # NVFP4 of 26.08
     ("DGXC-001", {}),
 ])  # fmt: skip
 def test_a_release_says_what_it_launches(name, expected):

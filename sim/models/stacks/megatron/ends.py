@@ -1,9 +1,9 @@
 """The ends of a model in Megatron Core: embedding, output layer in BF16 or, as one of TransformerEngine's, in MXFP8
 (TELMHeadColumnParallelLinear of core/extensions/transformer_engine.py), TransformerEngine's fused cross-entropy or
-Megatron Core's own."""
+Megatron Core's own, compiled or operation by operation."""
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
-from hwmodels.op import Gemm, Memory, copy
+from hwmodels.op import Gemm, Memory, copy, small
 from sim.models.blocks.made import EMBEDDING, HEAD, Made
 from sim.models.layer import Kernel
 from sim.models.stacks.cudnn import Shared
@@ -20,10 +20,20 @@ from sim.models.stacks.megatron.linear import (
     summed_up,
 )  # fmt: skip
 from sim.models.stacks.sharing import END, GATHER, INPUT, collective, gathered, piece, summed
-from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
+from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE, PLAIN_LOSS
 
 SUMS = 3 * 4
 """Bytes of a token's largest logit, sum and right logit, in FP32."""
+FP32 = 4.0
+"""Bytes of a number in FP32."""
+BY_ELEMENT = 2.34
+"""Bytes of an element that a kernel would read, and write, if it went as fast as strided copies of BF16: of one in FP32
+that reads a number a row beside (374 to 392 us of 131.6 million elements on an H200, docs/EVIDENCE.md, 270)."""
+LABELS, LOSSES, LESS_ONE = 10, 2, 6
+"""Small kernels of an unfused loss over a token's label: where it is in a rank's part of the vocabulary (two
+comparisons, and their union), its place (a copy, a difference, zeros elsewhere), a row's number, its logit and a copy
+of it, zeros elsewhere; a logarithm and a difference; and backward, the mask in FP32 and one less it, a row's number,
+what is there, the difference, and its being put back."""
 
 
 def end(site: Shared, made: Made, direction: str) -> list[Kernel]:
@@ -70,7 +80,7 @@ def _head(site: Shared, direction: str) -> list[Kernel]:
         return [*plain_norm("final_norm", own, h), *gathered(site, "x_head", x), logits, *_loss(site)]
     product = [Kernel("head_dgrad", Gemm(t, h, v, "dgrad", "bf16")), *summed(site, "dx_head", h)]
     end = norm_backward("final_norm_bwd", own, h)
-    return [_loss_backward(site), *piece(site, INPUT, product), *piece(site, END, end)]
+    return [*_loss_backward(site), *piece(site, INPUT, product), *piece(site, END, end)]
 
 
 def _quantised_head(site: Shared, direction: str) -> list[Kernel]:
@@ -82,7 +92,7 @@ def _quantised_head(site: Shared, direction: str) -> list[Kernel]:
         norm = [*plain_norm("final_norm", own, h), *quantised(site, "x_head", own, h)]
         return [*norm, *first(site, "head", v, h), *_loss(site)]
     return [
-        _loss_backward(site),
+        *_loss_backward(site),
         *first_dgrad(site, "head", v, h),
         *piece(site, END, norm_backward("final_norm_bwd", own, h)),
     ]
@@ -94,6 +104,8 @@ def _loss(site: Shared) -> list[Kernel]:
     Core's own copies logits to FP32, finds the largest, exponents and their sums, and divides by these: a compiled
     kernel each, around sums over the ranks; what it keeps is the softmax."""
     t, v, tensor = site.tokens, site.shape.vocabulary, site.groups.tensor
+    if site.stack.cross_entropy == PLAIN_LOSS:
+        return _plain_loss(site)
     if site.stack.cross_entropy != NATIVE:
         sums = [collective(site, "all_gather", "gather_sums", t * tensor * SUMS)] if tensor > 1 else []
         return [fused("softmax", t, v, 1, 0), *sums, fused("cross_entropy", t, v, 1, 1)]
@@ -108,14 +120,46 @@ def _loss(site: Shared) -> list[Kernel]:
     return [largest, shared[0], exponents, shared[1], divided]
 
 
-def _loss_backward(site: Shared) -> Kernel:
-    """The gradient of logits: in their place, times that of the loss; or the softmax, less one where the label is and
-    times that, in its place and in BF16."""
-    t, v = site.tokens, site.shape.vocabulary
-    if site.stack.cross_entropy != NATIVE:
-        return fused("cross_entropy_bwd", t, v, 1, 1)
+def _plain_loss(site: Shared) -> list[Kernel]:
+    """Megatron Core's own loss, not compiled: a kernel of torch for each operation over all logits in FP32, in their
+    place, and for each of a token's label (VocabParallelCrossEntropy)."""
+    v, tensor = site.shape.vocabulary, site.groups.tensor
     half, wide = PLAIN_BF16.row_bytes(v), PLAIN_FP32.row_bytes(v)
-    return Kernel("cross_entropy_bwd", Memory("elementwise", t, wide, wide + half))
+    largest = [collective(site, "all_reduce", "reduce_max", site.tokens * FP32)] if tensor > 1 else []
+    sums = [collective(site, "all_reduce", f"reduce_{name}", site.tokens * FP32) for name in ("right", "sums")]
+    return [
+        _over_logits(site, "logits_fp32", half, wide, "convert"), _over_logits(site, "logits_max", wide, 0.0, "reduce"),
+        *largest, _by_row(site, "logits_less"), *_of_labels("label", LABELS),
+        _over_logits(site, "exponents", wide, wide), _over_logits(site, "exponents_sum", wide, 0.0, "reduce"),
+        *(sums if tensor > 1 else []), *_of_labels("loss", LOSSES), _by_row(site, "cross_entropy"),
+    ]  # fmt: skip
+
+
+def _over_logits(site: Shared, name: str, read: float, write: float, kind: str = "elementwise") -> Kernel:
+    return Kernel(name, Memory(kind, site.tokens, read, write))
+
+
+def _by_row(site: Shared, name: str) -> Kernel:
+    """Logits and a number of their row."""
+    row = BY_ELEMENT * site.shape.vocabulary
+    return _over_logits(site, name, row, row, "strided")
+
+
+def _of_labels(name: str, count: int) -> list[Kernel]:
+    return [Kernel(f"{name}_{each}", small("tiny")) for each in range(count)]
+
+
+def _loss_backward(site: Shared) -> list[Kernel]:
+    """The gradient of logits: in their place, times that of the loss; or the softmax, less one where the label is and
+    times that, in its place and in BF16; these by a kernel each where nothing fuses them."""
+    t, v = site.tokens, site.shape.vocabulary
+    if site.stack.cross_entropy not in (NATIVE, PLAIN_LOSS):
+        return [fused("cross_entropy_bwd", t, v, 1, 1)]
+    half, wide = PLAIN_BF16.row_bytes(v), PLAIN_FP32.row_bytes(v)
+    if site.stack.cross_entropy == NATIVE:
+        return [_over_logits(site, "cross_entropy_bwd", wide, wide + half)]
+    narrow = _over_logits(site, "logits_bwd", wide, half, "convert")
+    return [*_of_labels("label_bwd", LESS_ONE), _by_row(site, "cross_entropy_bwd"), narrow]
 
 
 def _projection(site: Shared, direction: str) -> list[Kernel]:

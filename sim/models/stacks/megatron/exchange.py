@@ -2,9 +2,9 @@
 
 All-to-all (`MoEAlltoAllTokenDispatcher`): counts of rows are gathered from all ranks and copied to the host, which
 waits for them before it can say how much is sent (`cuda_sync_point`: before_ep_alltoall); rows are put in the order of
-ranks meanwhile; their probabilities are sent by an exchange of their own. DeepEP and HybridEP (fused_a2a.py): one call
-sends both; the host waits for how many rows come, for it makes the tensor that they come to ("None means no up-bound,
-will cause a CPU sync"), but not backward, where they are known.
+ranks meanwhile; their probabilities are sent by an exchange of their own, unless sums weigh them. DeepEP and HybridEP
+(fused_a2a.py): one call sends both; the host waits for how many rows come, for it makes the tensor that they come to
+("None means no up-bound, will cause a CPU sync"), but not backward, where they are known.
 """
 
 from hwmodels.formats import PLAIN_BF16, PLAIN_FP32
@@ -27,7 +27,7 @@ from sim.models.stacks.megatron.host import (
     PERMUTED,
     work,
 )  # fmt: skip
-from sim.models.stacks.stack import PLAIN_PERMUTE
+from sim.models.stacks.stack import PLAIN_PERMUTE, WEIGHED_SUMS
 
 INDEX = 4
 """Bytes of a row's place."""
@@ -58,10 +58,12 @@ def exchanged(site: Shared, experts: Experts, what: str, direction: str) -> list
             return [*waiting, *_fenced(site, sent._replace(host=work(launch, direction)), direction)]
         return [*waiting, sent._replace(host=work(FUSED[direction], direction))]
     sent = sent._replace(host=work(EXCHANGED[direction], direction))
-    likely = sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))
+    likely = [sent._replace(name=f"probabilities({direction})", op=_probabilities(site, experts))]
     if what == "combine":
         return [sent]
-    return [*_counted(site, experts), sent, likely] if first else [likely, sent]
+    if site.stack.weighting == WEIGHED_SUMS:
+        likely = []
+    return [*_counted(site, experts), sent, *likely] if first else [*likely, sent]
 
 
 def _mapped_routing(site: Shared, experts: Experts) -> list[Kernel]:
@@ -105,7 +107,12 @@ def _probabilities(site: Shared, experts: Experts) -> Collective:
 
 
 def _counted(site: Shared, experts: Experts) -> list[Kernel]:
-    """Numbers of rows of all ranks, which the host waits for; own rows are permuted meanwhile, launched before."""
+    """Numbers of rows of all ranks, which the host waits for; own rows are permuted meanwhile, launched before. Padded
+    rows have no numbers."""
+    if site.stack.padded and site.stack.permute == PLAIN_PERMUTE:
+        return unfused.rows(site, experts.number)
+    if site.stack.padded:
+        return mapped("permute", site.own, site.rows, site.shape.sent)
     size = COUNT * experts.number * site.group
     gather = Collective("all_gather", size, site.group, site.group_nodes)
     sums = [Kernel("counts", small("tiny"), COMMUNICATION, host=0.0)] * SUMS

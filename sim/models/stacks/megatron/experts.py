@@ -28,7 +28,7 @@ from sim.models.stacks.megatron.linear import (
     wgrad,
 )  # fmt: skip
 from sim.models.stacks.sharing import gathered, row_collective, summed
-from sim.models.stacks.stack import PLAIN_PERMUTE
+from sim.models.stacks.stack import PLAIN_PERMUTE, WEIGHED_SUMS
 
 
 def _permuted(site: Shared) -> list[Kernel]:
@@ -53,6 +53,9 @@ def _sorted(site: Shared, direction: str, likely: bool = False) -> list[Kernel]:
     with their probabilities, which is the same kernel where it is fused."""
     if site.group == 1 or site.stack.dispatcher != "alltoall" or site.local_experts == 1:
         return []
+    likely = likely and site.stack.weighting != WEIGHED_SUMS
+    if site.stack.padded:
+        return unfused.transposed(site, likely)
     if _plain(site):
         return unfused.ordered(site, direction, likely)
     copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
@@ -61,7 +64,7 @@ def _sorted(site: Shared, direction: str, likely: bool = False) -> list[Kernel]:
 
 def _padded(site: Shared, direction: str) -> list[Kernel]:
     """Rows of each expert padded for the formats of products, or unpadded (`Fp8Padding`), where no dispatch does it."""
-    if casting(site) is None or (site.stack.dispatcher == "hybridep" and site.group > 1):
+    if casting(site) is None or site.stack.padded or (site.stack.dispatcher == "hybridep" and site.group > 1):
         return []
     copied = permute(site.rows, site.rows, site.shape.sent, PLAIN_BF16)
     return [Kernel("pad_rows", copied, host=work(PADDED[direction], direction))]
@@ -80,15 +83,44 @@ def forward(site: Shared, experts: Experts) -> list[Kernel]:
     out = [*_permuted(site), *_gathered(site, "rows"), *_padded(site, "F")]
     products = grouped(site, "experts_fc1", net.first, row), grouped(site, "experts_fc2", row, net.width)
     activation = [*clamped(site, experts), activate(site.expert_rows, net)]
-    out += [*_around(site, activation, *products), *added(site, experts)]
+    out += [*_around(site, activation, *products), *added(site, experts), *_joined(site, "join_rows")]
     out += [*_padded(site, "F"), *_scattered(site, "rows")]
     out += _sorted(site, "F")
-    out += unfused.summed(site, "unpermute") if _plain(site) else [_unpermuted(site, "unpermute", "F")]
+    out += _added_up(site, experts)
     if shared.width:
         out += [*quantised(site, "x_shared_fc1", own, h), *first(site, "shared_fc1", shared.first, h)]
         out += [activate(site.tokens, shared, "shared_act"), *last(site, "shared_fc2", h, shared.width)]
         out += [fused("add_shared", own, h, 2, 1)]
     return [*out, fused("residual", own, h, 2, 1)]
+
+
+def _joined(site: Shared, name: str) -> list[Kernel]:
+    """Rows of experts that went one by one, in one tensor again."""
+    if not site.stack.sequential or site.local_experts == 1:
+        return []
+    row = PLAIN_BF16.row_bytes(site.shape.sent)
+    return [Kernel(name, Memory("join", site.expert_rows, row, row))]
+
+
+def _added_up(site: Shared, experts: Experts) -> list[Kernel]:
+    """The sum of each token's rows, weighed there or before."""
+    if not _plain(site):
+        return [_unpermuted(site, "unpermute", "F")]
+    weighed = unfused.weighed(site, experts.number) if site.stack.weighting == WEIGHED_SUMS else []
+    return [*weighed, *unfused.summed(site, "unpermute", "strided")]
+
+
+def _taken_back(site: Shared) -> list[Kernel]:
+    """Gradients of rows, of their tokens' sums. Where those weigh them the fused kernel reads rows too, for the
+    gradients of weights."""
+    sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
+    taken = permute(sent, site.rows, site.shape.sent, PLAIN_BF16)
+    if _plain(site):
+        weighed = unfused.weighed_backward(site) if site.stack.weighting == WEIGHED_SUMS else []
+        return [Kernel("unpermute_bwd", taken), *weighed]
+    if site.stack.weighting == WEIGHED_SUMS:
+        taken = taken._replace(read=taken.read + taken.write)
+    return [Kernel("unpermute_bwd", taken, host=work(PERMUTED["B"], "B"))]
 
 
 def _around(site: Shared, activation: list[Kernel], one: list[Kernel], other: list[Kernel]) -> list[Kernel]:
@@ -116,17 +148,14 @@ def backward(site: Shared, experts: Experts) -> list[Kernel]:
     if shared.width:
         out += [*last_dgrad(site, "shared_fc2", h, shared.width), activate_backward(t, shared, "shared_act_bwd")]
         out += [*dgrad(site, "shared_fc1", shared.first, h), *summed(site, "dx_shared_fc1", h)]
-    sent = site.own if site.stack.dispatcher == "alltoall" and site.group > 1 else site.received
-    launch = 1.0 if _plain(site) else work(PERMUTED["B"], "B")
-    back = Kernel("unpermute_bwd", permute(sent, site.rows, row, PLAIN_BF16), host=launch)
-    out += [back, *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
+    out += [*_taken_back(site), *_sorted(site, "B"), *_gathered(site, "dy_rows"), *_padded(site, "B")]
     out += added_backward(site, experts)
     products = (("experts_fc2", row, net.width), ("experts_fc1", net.first, row))
     gradients = [grouped(site, *each, "dgrad") for each in products]
     out += _around(site, [activate_backward(site.expert_rows, net), *clamped_backward(site, experts)], *gradients)
-    out += [*_padded(site, "B"), *_scattered(site, "dx_rows")]
+    out += [*_joined(site, "join_dx_rows"), *_padded(site, "B"), *_scattered(site, "dx_rows")]
     if _plain(site):
-        sums = [*unfused.summed(site, "permute_bwd"), *unfused.likely_backward(site, experts.number)]
+        sums = [*unfused.summed(site, "permute_bwd", "scatter"), *unfused.likely_backward(site, experts.number)]
         return [*out, *_sorted(site, "B", likely=True), *sums]
     summed_up = _unpermuted(site, "permute_bwd", "B")
     if isinstance(summed_up.op, Memory):  # HybridEP's writes a whole row of probabilities' gradients for each

@@ -23,7 +23,7 @@ from sim.models.stacks.keeping import part
 from sim.models.stacks.megatron import attention_formats, clamp, mamba
 from sim.models.stacks.megatron.casts import casting
 from sim.models.stacks.megatron.formats import of_unit
-from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE
+from sim.models.stacks.stack import MXFP8_OUTPUT, NATIVE, PLAIN_LOSS, WEIGHED_SUMS
 
 DEVIATION, INDEX = 4, 8
 """Bytes of a norm's inverse deviation, and of a token's number."""
@@ -56,7 +56,7 @@ def _end(site: Shared, made: Made) -> float:
     if made.end == EMBEDDING:
         return float(INDEX)
     if made.end == HEAD:
-        kept_as = PLAIN_FP32 if site.stack.cross_entropy == NATIVE else PLAIN_BF16  # softmax, or logits' gradient
+        kept_as = PLAIN_FP32 if site.stack.cross_entropy in (NATIVE, PLAIN_LOSS) else PLAIN_BF16  # else a gradient
         input_as = site.recipe.activation if site.stack.output_layer == MXFP8_OUTPUT else PLAIN_BF16
         return (_norm(h) + input_as.row_bytes(h)) * part(site) + kept_as.row_bytes(v)
     return (2 * _norm(h) + PLAIN_BF16.row_bytes(2 * h)) * part(site) + INDEX
@@ -105,7 +105,8 @@ def _network(site: Shared, network: Network) -> list[Tensor]:
 
 
 def _experts(site: Shared, experts: Experts) -> list[Tensor]:
-    """Scores; of a row its input, first product and activation, and its output for the weight's gradient."""
+    """Scores; of a row its input, first product and activation, and its output for the weight's gradient; and, where
+    sums weigh it, its output."""
     h, net, shared, own = site.shape.hidden, experts.routed, experts.shared, part(site)
     row, bf16, beside = site.recipe.activation.row_bytes, PLAIN_BF16.row_bytes, ("moe", "shared_experts")
     out = [
@@ -126,6 +127,7 @@ def _experts(site: Shared, experts: Experts) -> list[Tensor]:
         *out, Tensor(0.0, ("moe",), (row(experts.sent(h)) + bf16(net.first)) * ranks),
         Tensor(0.0, ("moe", "activation"), clamp.kept(site, experts) * ranks),
         Tensor(0.0, ("moe", "activation"), row(net.width) * ranks),
+        Tensor(0.0, ("moe",), bf16(experts.sent(h)) * (site.stack.weighting == WEIGHED_SUMS)),
     ]  # fmt: skip
 
 

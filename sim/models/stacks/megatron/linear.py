@@ -147,7 +147,8 @@ def bias_gradients(biased: bool, **columns: tuple[int, int]) -> list[Kernel]:
 
 
 def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> list[Kernel]:
-    """A product a local expert (`TEGroupedMLP`), behind the cast of its input or gradient."""
+    """A product a local expert (`TEGroupedMLP`), behind the cast of its input or gradient; or a product each by itself
+    (`SequentialMLP`)."""
     rows, local, cast = site.expert_rows, site.local_experts, k if role == "fprop" else n
     direction = "F" if role == "fprop" else "B"
     before = apart(site, f"rows_{name}_{role}", rows, cast, direction) if role != "wgrad" else []
@@ -162,7 +163,18 @@ def grouped(site: Shared, name: str, n: int, k: int, role: str = "fprop") -> lis
     weight = None if role == "wgrad" else (local * n, k)
     scales = ordered(site, f"{name}_{role}", *sides, weight=weight)  # of all experts at once
     behind = summed_up(site, name, local * n * k, local) if role == "wgrad" else []
+    if site.stack.sequential:
+        return [*before, *scales, *_one_by_one(site, name, n, k, role), *behind]
     return [*before, *scales, Kernel(f"{name}_{role}", op, host=host.work(us, direction)), *behind]
+
+
+def _one_by_one(site: Shared, name: str, n: int, k: int, role: str) -> list[Kernel]:
+    """A product of each local expert."""
+    rows = -(-site.expert_rows // site.local_experts)
+    shape = {"fprop": (rows, n, k), "dgrad": (rows, k, n), "wgrad": (n, k, rows)}[role]
+    result = BF16 if role == "wgrad" and site.stack.accumulation == ADDED else FP32_SUMS
+    op = Gemm(*shape, role, site.recipe.linear, result=result)
+    return [Kernel(f"{name}_{role}", op, host=HOST["F" if role == "fprop" else "B"])] * site.local_experts
 
 
 def plain_norm(name: str, rows: int, width: int) -> list[Kernel]:

@@ -26,6 +26,10 @@ NUMBER, TRUTH = 8, 0.25
 """Bytes of the number of an expert that a token chose; of a truth value, over those in FP32."""
 
 
+CAPACITY = ("room_topk", "room_sort", "room_zeros", "room_scatter", "room_bool", "room_probs")
+"""Small kernels of a router that chooses each expert's best tokens (`topk_softmax_with_capacity`)."""
+
+
 def gate(site: Shared, made: Made) -> list[Kernel]:
     """The norm before a mixture, and its router."""
     experts = _experts(made)
@@ -44,6 +48,7 @@ def gate(site: Shared, made: Made) -> list[Kernel]:
             Kernel("aux_loss", small("tiny"), host=work(BALANCED["F"], "F")),
             *_tiny("aux_each", "aux_told", host=0.0),
         ]
+    out += _tiny(*CAPACITY) if site.stack.padded else []
     return [*out, Kernel("counts", Memory("elementwise", t, row / 4, 0.0))]
 
 

@@ -6,7 +6,6 @@ and two more that sum gradients of shared keys and values over their queries' he
 
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.kernels import (
     VIEWS,
@@ -21,6 +20,7 @@ from sim.models.stacks.torch.kernels import (
     transposed,
     wgrad,
 )  # fmt: skip
+from sim.models.stacks.torch.ring import attention
 from sim.models.stacks.torch.sharing import gathered, summed
 from sim.models.stacks.torch.unpadded import padded, padded_backward, unpadded, unpadded_backward
 from sim.models.stacks.torch.written import complex_rope, repeats, turned

@@ -9,7 +9,6 @@ from hwmodels.formats import PLAIN_BF16
 from hwmodels.op import Memory
 from sim.models.blocks.mla import Latent
 from sim.models.layer import Kernel
-from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared
 from sim.models.stacks.cudnn import latent as attends
 from sim.models.stacks.torch.kernels import (
@@ -25,6 +24,7 @@ from sim.models.stacks.torch.kernels import (
     transposed,
     wgrad,
 )  # fmt: skip
+from sim.models.stacks.torch.ring import attention
 from sim.models.stacks.torch.sharing import gathered, reduced, summed
 
 

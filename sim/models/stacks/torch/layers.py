@@ -92,4 +92,4 @@ def _latent(site: Shared, name: str, n: int, k: int, direction: str) -> list[Ker
     return {"F": linear, "B": dgrad, "W": wgrad}[direction](site, name, n, k)
 
 
-STACK = layers.Stack(_block, _gate, _latent, _end, _post_norm, AROUND, words=WORDS)
+STACK = layers.Stack(_block, _gate, _latent, _end, _post_norm, AROUND, words=WORDS, casts=compiled.linear.OF_A_PRODUCT)

@@ -11,7 +11,7 @@ from sim.campaign.rl import course
 from sim.campaign.rl.course import Apart, Period, Work, ends, in_turn, waits
 from sim.experiments import learnings
 
-STEP = Work(10.0, 11.0, 0.5, 1.0, 1.0, 0.5, 0.5, 4.0, 2.0, 0.75, 3.0)
+STEP = Work(10.0, 11.0, 0.5, 1.0, 1.0, 0.5, 0.5, 4.0, 2.0, 0.75, 3.0, 0.25, 0.5, 1.25)
 seconds = st.integers(1, 20).map(float)
 works = st.builds(
     lambda rollout, extra, update, sync: Work(rollout, rollout + extra, 0, 0, 0, 0, 0, update, 0, 0, sync),
@@ -21,21 +21,21 @@ works = st.builds(
 
 def test_in_turn_a_step_is_the_sum_of_its_parts() -> None:
     periods = in_turn([STEP] * 3)
-    step = 11 + 0.75 + 0.5 + 1 + 1 + 0.5 + 0.5 + 4 + 2 + 0.75 + 3
-    assert ends(periods, 3) == pytest.approx([step, 2 * step, 3 * step]) and step == 25
-    assert waits(periods, course.BOTH, 0, 75) == []
+    step = 11 + 0.75 + 0.5 + 0.25 + 1 + 0.5 + 1 + 0.5 + 0.5 + 1.25 + 4 + 2 + 0.75 + 3
+    assert ends(periods, 3) == pytest.approx([step, 2 * step, 3 * step]) and step == 27
+    assert waits(periods, course.BOTH, 0, 81) == []
 
 
 def test_whatever_gpus_do_has_a_colour_on_the_page_and_a_group_in_a_comparison() -> None:
     words = {each.what for each in in_turn([STEP])}
-    assert len(words) == 12 and words <= rl.COLOURS.keys() and words <= learnings.GROUPS.keys()
+    assert len(words) == 13 and words <= rl.COLOURS.keys() and words <= learnings.GROUPS.keys()
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
 def test_apart_on_policy_all_goes_in_turn_too(in_flight: bool) -> None:
     """Without optimizer states to move: what rollouts wait for is the update, and the other way round."""
     over = ends(Apart([STEP] * 3, 0, in_flight).run(), 3)
-    assert over == pytest.approx([21.0, 42.0, 63.0])  # 11 + 7 + 3
+    assert over == pytest.approx([23.0, 46.0, 69.0])  # 11 + 7 + 2 + 3
 
 
 @pytest.mark.parametrize(("rollout", "update"), [(30.0, 5.0), (5.0, 30.0), (10.0, 10.0)])

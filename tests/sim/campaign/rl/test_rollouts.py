@@ -6,13 +6,16 @@ from itertools import product
 import numpy as np
 import pytest
 
+from hwmodels.document import Document
 from hwmodels.units import NS_PER_S
-from sim.campaign.rl import hosts, lengths
+from sim.campaign.rl import hosts, lengths, update
+from sim.campaign.rl.files import resolved
 from sim.campaign.rl.rollouts import rollouts
 from sim.campaign.rl.values import Answers, Reward
+from sim.scenario.overrides import merged
 from sim.scenario.values import Lengths
 from sim.serving.deployment import deployed
-from tests.sim.campaign.rl.learnings import learning
+from tests.sim.campaign.rl.learnings import PLAN, learning
 
 
 def token_by_token(tokens: list[int], prompt: int, own: object) -> int:
@@ -89,3 +92,15 @@ def test_ray_takes_its_time_of_each_step() -> None:
     alone = learning(rollout__tensor=1, rollout__executor="ray")
     assert alone.serve.pools[0].host == 0
     assert "rl.rollout.executor changes nothing: a rank schedules for itself" in alone.unfelt
+
+
+def test_experts_that_are_liked_unalike_are_so_for_answers_and_for_updates() -> None:
+    """Fewer of them are read by a step of few answers; the rank that has them works longer in an update."""
+    liked = [[60] * 8 + [1] * 56] * 26
+    plain = learning()
+    uneven = resolved(merged(Document(PLAN), Document({"routing": {"kind": "recorded", "histogram": liked}})), (), None)
+    assert uneven.serve.routing.histogram and plain.serve.routing.kind == "balanced"
+    fast, slow = (rollouts(each, [0])[0].seconds for each in (uneven, plain))
+    assert fast < 0.9 * slow
+    batch = update.batches(plain, np.full(32, 200))[0]
+    assert update.step(uneven, batch).seconds > 1.2 * update.step(plain, batch).seconds

@@ -36,7 +36,7 @@ TITAN = {
     "recompute": "full",
     "batch": {"sequences": 64, "sequence_length": 8192, "micro_batch": 4},
     "overlap": {"gradients": True, "parameters": True, "tensor": True},
-    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32"},
+    "states": {"master": "fp32", "moments": "fp32", "gradients": "fp32", "parameters": "fp8"},
 }  # fmt: skip
 WRITTEN: dict[str, tuple[int, dict[str, Any]]] = {
     "dense_1b.args": (1, DENSE), "nemo.yaml": (0, NEMO), "llama3_70b.toml": (0, TITAN),

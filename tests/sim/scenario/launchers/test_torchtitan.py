@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hwmodels.refused import Refused
-from tests.sim.scenario.launchers.launched import FIXTURES, imported, told
+from tests.sim.scenario.launchers.launched import FIXTURES, imported
 
 JOB = """
 [model]
@@ -86,6 +86,11 @@ def test_defaults_are_the_launchers(tmp_path: Path) -> None:
         ({"training": "max_norm = 0.0"}, "stack", {"name": "torch", "rope": "complex"}),
         ({"model": 'converters = ["quantize.linear.float8"]'}, "precision", "fp8_current"),
         ({"model": 'converters = "float8"'}, "precision", "fp8_current"),
+        ({"model": 'converters = "float8"', "more": '[float8]\nrecipe_name = "rowwise"'}, "precision", "fp8_rowwise"),
+        *((
+            {"model": 'converters = "float8"', "more": f"[float8]\nenable_fsdp_float8_all_gather = true\n{recipe}"},
+            "states", {"master": "fp32", "moments": "fp32", "gradients": "fp32", **kept},
+        ) for recipe, kept in (("", {"parameters": "fp8"}), ('recipe_name = "rowwise"', {}))),
         ({"more": "[float8]\nenable_float8_linear = true"}, "precision", "fp8_current"),
         ({"parallel": "tensor_parallel_degree = 2\nenable_async_tensor_parallel = true",
           "more": "[compile]\nenable = true"}, "overlap", {"gradients": True, "parameters": True, "tensor": True}),
@@ -157,7 +162,7 @@ def test_the_fixture_says_its_own_world() -> None:
     assert found.scenario["cluster"] == {"node": "h100x8", "nodes": 8} and found.scenario["parallel"]["shard"] == 4
     lines = (FIXTURES / "llama3_70b.toml").read_text().splitlines()
     assert all(lines[note.line - 1].startswith(note.word.split()[0].split(".")[-1]) for note in found.notes)
-    assert "BF16" in told(found)["quantize.linear.float8.enable_fsdp_float8_all_gather"]
+    assert found.scenario["states"]["parameters"] == "fp8"
 
 
 def test_a_mixture_over_a_pipeline() -> None:

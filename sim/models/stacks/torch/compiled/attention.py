@@ -2,12 +2,12 @@
 
 from sim.models.blocks.gqa import Heads
 from sim.models.layer import Kernel
-from sim.models.stacks.context import attention
 from sim.models.stacks.cudnn import Shared, operations
 from sim.models.stacks.torch.compiled.fused import fused, norm
-from sim.models.stacks.torch.compiled.linear import dgrad, weights
+from sim.models.stacks.torch.compiled.linear import dgrad, scaled, weights
 from sim.models.stacks.torch.compiled.sharing import entered, left, norm_gradients
 from sim.models.stacks.torch.kernels import bias_gradients
+from sim.models.stacks.torch.ring import attention
 from sim.models.stacks.torch.written import complex_rope, repeats, turned
 
 
@@ -24,7 +24,8 @@ def forward(site: Shared, heads: Heads) -> list[Kernel]:
 def backward(site: Shared, heads: Heads) -> list[Kernel]:
     """Input gradients; what joins the heads again is in rope's kernels."""
     t, h = site.tokens, site.shape.hidden
-    out = [*entered(site, [("o", h, heads.q)], "dy_attn", dgrad), *attention(site, operations(site, heads, "backward"))]
+    out = [*entered(site, [("o", h, heads.q)], "dy_attn", dgrad), *scaled(site, "o_dgrad", t, heads.q)]
+    out += attention(site, operations(site, heads, "backward"))
     out += _turned(site, heads, "_bwd") or [fused(f"join_d{x}", t, heads.q, 1, 1) for x in "kq"]
     out += left(site, (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h)), "dx_attn", dgrad)
     return out + norm_gradients(site, "attn_norm_bwd", 3)
@@ -52,4 +53,4 @@ def weight(site: Shared, heads: Heads) -> list[Kernel]:
     products = (("v", heads.kv, h), ("k", heads.kv, h), ("q", heads.q, h))
     sums = bias_gradients(site.tokens, heads.output_bias, o=h)
     sums += bias_gradients(site.tokens, heads.qkv_bias, **{name: n for name, n, _ in products})
-    return weights(site, [("o", h, heads.q)]) + weights(site, products) + sums
+    return weights(site, [("o", h, heads.q)], True) + weights(site, products) + sums
