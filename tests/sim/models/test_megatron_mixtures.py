@@ -48,10 +48,11 @@ def test_the_unit_of_work_is_the_hosts_operation():
 
 def test_each_expert_costs_the_host_a_product_each_way():
     few, many = host.grouped(8), host.grouped(16)
-    forward = host.PRODUCT + host.PIECE + host.ARGUMENT + host.ATTRIBUTE + host.PART + 3 * host.KEPT
-    assert many.forward - few.forward == pytest.approx(8 * forward)
-    assert many.dgrad - few.dgrad == pytest.approx(8 * (host.PRODUCT + host.PIECE + host.PART))
-    assert many.wgrad - few.wgrad == pytest.approx(8 * (host.PRODUCT + host.GRADIENT + host.ADDED))
+    forward, backward = (us * host.BESIDE for us in host.WALKED[""])
+    assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + forward + host.PART))
+    both = many.dgrad + many.wgrad - few.dgrad - few.wgrad
+    own = 2 * host.PRODUCT + backward + host.PART + host.GRADIENT + host.HOOKED
+    assert both == pytest.approx(8 * own)
     spread = on(expert=8), on(expert=16, nodes=2)
     assert work_us(spread[0], "W") > work_us(spread[1], "W") + 8 * 2 * host.PRODUCT
 
@@ -60,13 +61,17 @@ def test_quantised_experts_cost_the_host_objects_of_their_own():
     """Scales of blocks: four parts of two buffers, a plain object both ways. One scale: tensors of their own, an object
     of a class of its own forward. Both sides of each product are read from C++."""
     plain, blocks, one = host.grouped(16), host.grouped(16, host.BY_BLOCK), host.grouped(16, host.ONE_SCALE)
-    looked = 4 * host.CALL + host.LISTED + host.WAY + host.CACHED + 2 * host.READ + host.SAVED + host.KEPT
-    own, backward = 4 * host.PART + host.STORED, 2 * host.CALL + host.WAY + 2 * host.READ + host.SAVED
-    assert blocks.forward - plain.forward == pytest.approx(16 * (looked + own))
-    assert blocks.dgrad - plain.dgrad == pytest.approx(16 * (backward + own))
-    assert blocks.wgrad - plain.wgrad == pytest.approx(16 * 2 * host.READ)
-    assert one.forward - plain.forward == pytest.approx(16 * (looked + 3 * host.EMPTY + host.QUANTISED))
-    assert one.dgrad - plain.dgrad == pytest.approx(16 * (backward + 3 * host.EMPTY + host.STORED))
+    own, made = host.WAY + 2 * host.READ, 4 * host.PART + host.STORED
+
+    def walked(how, way):
+        return (host.WALKED[how][way] - host.WALKED[""][way]) * host.BESIDE
+
+    assert blocks.forward - plain.forward == pytest.approx(16 * (own + made + walked(host.BY_BLOCK, 0)))
+    assert blocks.dgrad - plain.dgrad == pytest.approx(16 * (own + made + walked(host.BY_BLOCK, 1) / 2))
+    assert blocks.wgrad - plain.wgrad == pytest.approx(16 * (2 * host.READ + walked(host.BY_BLOCK, 1) / 2))
+    forward, backward = 3 * host.EMPTY + host.QUANTISED, 3 * host.EMPTY + host.STORED
+    assert one.forward - plain.forward == pytest.approx(16 * (own + forward + walked(host.ONE_SCALE, 0)))
+    assert one.dgrad - plain.dgrad == pytest.approx(16 * (own + backward + walked(host.ONE_SCALE, 1) / 2))
     for precision, scaled in (("fp8_current", one), ("fp8_block", blocks)):
         (product_,) = [k for k in kernels(on(precision=precision), "F") if k.name == "experts_fc1_fprop"]
         assert on().launch_ns("F", product_) == pytest.approx(1e3 * scaled.forward, abs=1)

@@ -5,7 +5,8 @@ Numbers are of single operations on an H200's host (Intel Xeon, two processes, t
 them a module does is counted in its source: TransformerEngine 2.9, pytorch/module/grouped_linear.py,
 csrc/extensions/gemm.cpp and cast.cpp, common/gemm/cublaslt_gemm.cu; Megatron Core, transformer/moe/router.py,
 moe_utils.py, token_dispatcher.py and fused_a2a.py; HybridEP's csrc/hybrid_ep/executor/executor.cu (94a9f8f). Of the
-Python between them only what each expert asks for is counted, so what is here is the least that a host does.
+Python between them only what each expert asks for is in, timed in the libraries' own; so it is the least that a host
+does.
 """
 
 from typing import NamedTuple
@@ -40,25 +41,19 @@ host, 90.5 and 33.2 on a GH200's (github.com/NVIDIA/TransformerEngine issue 2053
 that: of September 2026 59.2 forward and 252.1 backward on a GB200's (pull request 3523), of which a backward that is
 called alone takes 104 to begin (63 here, and that host takes 1.65 times as long). By then both take 0.6 of 2025's."""
 LATER = UNIT["F"] / 13.73
-"""The time of the host above over that of the one on which the next two lines were timed, another H200's on the same
+"""The time of the host above over that of the one on which the next line was timed, another H200's on the same
 day (`numerics.card.host`, rows in numerics/card/hosts/h200.json): of the operation that both timed."""
-ATTRIBUTE, CALL = 0.39 * LATER, 0.09 * LATER
-"""A module's parameter found by its name; a method of a plain object called with two words."""
-QUANTISED, STORED, SAVED = 6.08 * LATER, 2.26 * LATER, 1.28 * LATER
-"""A tensor of a class of its own made around four others, with a copy of what quantised it; the same as a plain object;
-the four taken out of it to be kept, and put back."""
+QUANTISED, STORED = 6.08 * LATER, 2.26 * LATER
+"""A tensor of a class of its own made around four others, with a copy of what quantised it; the same as a plain
+object."""
 BESIDE = 1.755 * LATER
 """The same for a third host without a GPU (AMD EPYC, torch 2.13, rows in numerics/card/hosts/epyc.json, `--compiled`):
 the geometric mean over what both of these hosts timed that asks nothing of a GPU, 0.5 to 3.5."""
 PART, READ, WAY = 0.29 * BESIDE, 1.3 * BESIDE, 0.42 * BESIDE
 """In TransformerEngine's C++: a tensor made over a part of a buffer, with its object in Python (but for what the driver
 is asked about its pointer); the fields of a quantised tensor read, and those of a quantizer."""
-LISTED, CACHED, KEPT = 0.16 * BESIDE, 0.47 * BESIDE, 0.15 * BESIDE
-"""An expert's quantizers put into lists and told what to make; its weight's quantised copy looked up and checked; a
-tensor more that a function keeps and is given back."""
-ADDED = 0.48 * BESIDE + 0.4 * BESIDE
-"""What stands for the gradient of a weight whose own was added where it is kept, and what a hook of Megatron Core does
-with it, but for the view and the hook's call (`GRADIENT`)."""
+HOOKED = 0.4 * BESIDE
+"""What a hook of Megatron Core does with the gradient of a weight, but for the hook's call (`GRADIENT`)."""
 REPLAYED = 25.0
 """A graph replayed: a function of its own, and a launch (as `Function` and an operation)."""
 
@@ -86,34 +81,39 @@ ONE_SCALE, BY_BLOCK = "one scale", "by block"
 """How tensors of experts are quantised: each with one scale, made one by one, or with scales of blocks, in bulk."""
 
 
+WALKED = {"": (6.6, 9.0), ONE_SCALE: (11.1, 11.6), BY_BLOCK: (13.2, 15.7)}
+"""What an expert more takes a product of GroupedLinear in Python and autograd on that third host, forward and backward:
+TransformerEngine 2.12 and Megatron Core 0.16.0 as they are, from 1 to 32 experts, what is compiled left out
+(`numerics.card.host_library`; rows in numerics/card/hosts/epyc_library.json). Loops over quantizers, weights found by
+name, their quantised copies looked up, tensors taken apart, kept and given back, `main_grad` and its stand-in."""
+
+
 def grouped(experts: int, quantised: str = "", both: bool = True) -> Grouped:
     """A product an expert and pass, by a loop over cuBLAS on four streams; what each expert asks for beside it.
     quantised: "" where they are not. both: whether a tensor has rows and columns."""
-    each, half, own = PRODUCT + PIECE, LINEAR["B"] / 2 - PRODUCT, _beside(quantised, both)
+    half, own = LINEAR["B"] / 2 - PRODUCT, _beside(quantised, both)
     return Grouped(
-        LINEAR["F"] - PRODUCT + STREAMS + experts * (each + ARGUMENT + own.forward),
-        half + STREAMS + experts * (each + own.dgrad),
+        LINEAR["F"] - PRODUCT + STREAMS + experts * (PRODUCT + own.forward),
+        half + STREAMS + experts * (PRODUCT + own.dgrad),
         half - GRADIENT + STREAMS + experts * (PRODUCT + GRADIENT + own.wgrad),
     )
 
 
 def _beside(quantised: str, both: bool) -> Grouped:
-    """Of an expert (TransformerEngine 2.9 to 2.16): its weight found by name, its part of the output made, its rows,
-    its weight and that weight's quantised copy kept; its gradient's stand-in.
+    """Of an expert (TransformerEngine 2.9 to 2.16): Python and autograd, its part of the output made, and its hook.
 
-    Quantised: usages of what quantises its rows, its weight and its output's gradient set; those listed, and read from
-    C++; rows quantised, data and scales of each side parts of a buffer under a plain object (`bulk_allocate_...`), or
-    tensors of their own under one of a class of its own (`internal` false), but backward; the weight's copy looked up;
-    both taken apart to be kept and put together again; both sides of each product read."""
+    Quantised, in C++: what quantises its rows, and its output's gradient, read; rows quantised, data and scales of each
+    side parts of a buffer under a plain object (`bulk_allocate_...`), or tensors of their own under one of a class of
+    its own (`internal` false), but backward; both sides of each product read."""
+    forward, backward = (us * BESIDE for us in WALKED[quantised])
     if not quantised:
-        return Grouped(ATTRIBUTE + PART + 3 * KEPT, PART, ADDED)
+        return Grouped(forward + PART, backward / 2 + PART, backward / 2 + HOOKED)
     sides = 2 if both else 1
-    made, backward = 2 * sides * PART + STORED, 2 * sides * PART + STORED
+    rows, gradient = 2 * sides * PART + STORED, 2 * sides * PART + STORED
     if quantised == ONE_SCALE:
-        made, backward = (sides + 1) * EMPTY + QUANTISED, (sides + 1) * EMPTY + STORED
-    read = 2 * READ + PART
-    forward = ATTRIBUTE + 4 * CALL + LISTED + WAY + made + CACHED + read + SAVED + 4 * KEPT
-    return Grouped(forward, 2 * CALL + WAY + backward + read + SAVED, 2 * READ + ADDED)
+        rows, gradient = (sides + 1) * EMPTY + QUANTISED, (sides + 1) * EMPTY + STORED
+    made = WAY + 2 * READ + PART
+    return Grouped(forward + made + rows, backward / 2 + made + gradient, backward / 2 + 2 * READ + HOOKED)
 
 
 ROUTED = {"F": FUNCTION["F"] + PRODUCT + 2 * EMPTY, "B": FUNCTION["B"] + 2 * PRODUCT + 2 * EMPTY + GRADIENT}
