@@ -48,7 +48,7 @@ def test_the_unit_of_work_is_the_hosts_operation():
 
 def test_each_expert_costs_the_host_a_product_each_way():
     few, many = host.grouped(8), host.grouped(16)
-    forward, backward = (us * host.BESIDE for us in host.WALKED[""])
+    forward, backward = host.WALKED[""]
     assert many.forward - few.forward == pytest.approx(8 * (host.PRODUCT + forward + host.PART))
     both = many.dgrad + many.wgrad - few.dgrad - few.wgrad
     own = 2 * host.PRODUCT + backward + host.PART + host.GRADIENT + host.HOOKED
@@ -64,7 +64,7 @@ def test_quantised_experts_cost_the_host_objects_of_their_own():
     own, made = host.WAY + 2 * host.READ, 4 * host.PART + host.STORED
 
     def walked(how, way):
-        return (host.WALKED[how][way] - host.WALKED[""][way]) * host.BESIDE
+        return host.WALKED[how][way] - host.WALKED[""][way]
 
     assert blocks.forward - plain.forward == pytest.approx(16 * (own + made + walked(host.BY_BLOCK, 0)))
     assert blocks.dgrad - plain.dgrad == pytest.approx(16 * (own + made + walked(host.BY_BLOCK, 1) / 2))

@@ -81,11 +81,14 @@ ONE_SCALE, BY_BLOCK = "one scale", "by block"
 """How tensors of experts are quantised: each with one scale, made one by one, or with scales of blocks, in bulk."""
 
 
-WALKED = {"": (6.6, 9.0), ONE_SCALE: (11.1, 11.6), BY_BLOCK: (13.2, 15.7)}
-"""What an expert more takes a product of GroupedLinear in Python and autograd on that third host, forward and backward:
-TransformerEngine 2.12 and Megatron Core 0.16.0 as they are, from 1 to 32 experts, what is compiled left out
-(`numerics.card.host_library`; rows in numerics/card/hosts/epyc_library.json). Loops over quantizers, weights found by
-name, their quantised copies looked up, tensors taken apart, kept and given back, `main_grad` and its stand-in."""
+WALKED = {"": (8.5, 9.6), ONE_SCALE: (18.6, 26.3), BY_BLOCK: (19.5, 31.8)}
+"""What an expert more takes a product of GroupedLinear in Python and autograd, forward and backward: TransformerEngine
+2.12 and Megatron Core 0.16.0 as they are, on an H200's host, from 1 to 32 experts, what is compiled left out
+(`numerics.card.host_library`; rows in numerics/card/hosts/h200_library.json). Medians of four runs, each brought to the
+host above by the operation that both timed; from run to run they differ by up to 2.5 times either way. Loops over
+quantizers, weights found by name, their quantised copies looked up, tensors taken apart, kept and given back,
+`main_grad` and its stand-in. What modules take once was timed too and is not here: a loop over experts is warm and goes
+with a host's speed, code that a layer runs once is not, and nobody says what it takes on other hosts."""
 
 
 def grouped(experts: int, quantised: str = "", both: bool = True) -> Grouped:
@@ -105,7 +108,7 @@ def _beside(quantised: str, both: bool) -> Grouped:
     Quantised, in C++: what quantises its rows, and its output's gradient, read; rows quantised, data and scales of each
     side parts of a buffer under a plain object (`bulk_allocate_...`), or tensors of their own under one of a class of
     its own (`internal` false), but backward; both sides of each product read."""
-    forward, backward = (us * BESIDE for us in WALKED[quantised])
+    forward, backward = WALKED[quantised]
     if not quantised:
         return Grouped(forward + PART, backward / 2 + PART, backward / 2 + HOOKED)
     sides = 2 if both else 1
