@@ -162,7 +162,8 @@ def test_who_launches_is_a_class():
 @pytest.mark.parametrize(("overrides", "blocks"), [
     (["parallel.context=2", "parallel.tensor=1"], "timed"),
     (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}"], "untimed"),
-    (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}", "parallel.context_kind=all_gather"], "timed"),
+    (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}", "parallel.context_kind=all_gather"], "untimed"),
+    (["parallel.context=2", "parallel.tensor=1", "stack={name: torch}", "parallel.context_kind=all_to_all"], "timed"),
     (["precision=nvfp4", "cluster.node=b200x8"], "untimed"),
 ])  # fmt: skip
 def test_so_are_formats_and_joined_steps_of_a_ring(overrides, blocks):

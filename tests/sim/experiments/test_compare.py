@@ -212,7 +212,7 @@ def test_figures_of_one_run_alone_are_kept():
 
 
 def test_the_source_of_the_spread_is_the_table_of_pairs():
-    """docs/RUNS.md's pairs bear PARTED out within a factor of 1.6, as far as 21 pairs can tell."""
+    """docs/RUNS.md's pairs ask for no more than PARTED, nor for less than half of it, as far as 21 pairs can tell."""
     from sim.experiments.compare import PARTED
 
     text = (Path(__file__).parents[3] / "docs" / "RUNS.md").read_text(encoding="utf-8")
@@ -220,4 +220,4 @@ def test_the_source_of_the_spread_is_the_table_of_pairs():
     rows = [line.split("|")[3:5] for line in block.splitlines() if line.startswith("|") and "%" in line]
     measured, simulated = np.log1p(np.array([[float(cell.strip(" %")) / 100 for cell in row] for row in rows])).T
     learned = ((measured - simulated) ** 2).sum() / np.abs(simulated).sum()
-    assert len(rows) >= 20 and PARTED / 1.6 < learned < PARTED * 1.6
+    assert len(rows) >= 20 and PARTED / 2 < learned < PARTED * 1.1
