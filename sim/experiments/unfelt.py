@@ -124,6 +124,8 @@ OF_MODELS = {
 }
 """What chunk times lack -> keys that are about it."""
 EXCHANGES = ("comm.sms", "comm.warps", "comm.exchange", "comm.hold", "comm.waits")
+OF_EXPERTS = ("stack.router", "stack.gating", "stack.sequential", "stack.fused_experts", "stack.dispatcher")
+"""What a stack does with experts; other keys of theirs are refused where there are none."""
 FURTHER = {
     **dict.fromkeys(PLACEMENT, "stages hold the same layers without it"),
     "cluster.placement": "no flow is in another's way",
@@ -236,6 +238,7 @@ def idle(plan: Plan) -> Iterator[tuple[tuple[str, ...], str]]:
         mean = "balanced routing gives each expert its mean"
         yield ("model.capacity",), f"{mean}, so nothing is dropped; try routing=sampled"
     if not routed:
+        yield OF_EXPERTS, f"{scenario.model.name} has no experts"
         yield EXCHANGES, f"{scenario.model.name} has no experts, so no kernel of exchanges runs or holds SMs"
     elif scenario.parallel.expert == 1:
         yield EXCHANGES, "with parallel.expert 1 nothing is exchanged, so no kernel of exchanges runs or holds SMs"

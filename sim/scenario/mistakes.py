@@ -34,7 +34,7 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
     if kind == "invalid_key":
         return f"a key is a word; found {value!r}"
     if kind == "extra_forbidden":
-        return unknown(item["loc"][-1], "key", keys(form, item["loc"][:-1]))
+        return _unknown(form, item["loc"])
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
@@ -50,6 +50,23 @@ def _message(form: type[Form], item: Mapping[str, Any]) -> str:
         known = _OF_FAULTS if item["loc"][0] == "faults" else _MISSING
         return f"missing; expected {known.get(last) or _wanted(form, item['loc'])}"
     return f"expected {expected}; found {value!r}"
+
+
+_SHORT = {"tp": "tensor", "pp": "pipeline", "ep": "expert", "cp": "context", "sp": "sequence", "etp": "expert_tensor"}
+"""What launch files call kinds of parallelism."""
+_LEFT = ("dp", "data", "data_parallel")
+"""What they call the kind that has no key."""
+
+
+def _unknown(form: type[Form], loc: KeyPath) -> str:
+    """A key that is none, with what is meant where other software has it."""
+    word, line = str(loc[-1]), unknown(loc[-1], "key", keys(form, loc[:-1]))
+    if loc[-2:-1] != ("parallel",):
+        return line
+    if word in _LEFT:
+        return f"{line}; data parallelism is what tensor, context and pipeline leave of the GPUs"
+    meant = _SHORT.get(word)
+    return line.replace(f"{word!r};", f"{word!r}, did you mean {meant!r}?", 1) if meant else line
 
 
 def _wanted(form: type[Form], loc: KeyPath) -> str:

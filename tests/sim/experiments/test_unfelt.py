@@ -246,6 +246,16 @@ def test_warps_are_of_kernels_that_have_them(dispatcher, collectives, why):
     assert said == ([f"comm.warps changes nothing: {why} what is exchanged, timed as it was measured"] if why else [])
 
 
+@pytest.mark.parametrize("word", ["router=plain", "gating=fp32", "sequential=true"])
+def test_what_a_stack_does_with_experts_changes_nothing_where_there_are_none(word):
+    key = f"stack.{word.partition('=')[0]}"
+    dense, routed = ([*SMALL, *own, "model.layers=4", "stack.name=megatron", f"stack.{word}"] for own in (
+        [], ["model=qwen3_30b_a3b"]))  # fmt: skip
+    said = [line for line in unfelt(load(LLAMA, dense), further=False) if line.startswith(key)]
+    assert said == [f"{key} changes nothing: Llama-3 70B has no experts"]
+    assert not [line for line in unfelt(load(LLAMA, routed), further=False) if line.startswith(key)]
+
+
 @pytest.mark.parametrize("node", ["b200x8", "h100x8", "a100x8"])
 def test_watts_are_felt_where_a_card_of_the_architecture_was_metered(node):
     key = "cluster.node.device.power"

@@ -84,6 +84,11 @@ BAD = {
     "parallel.expert=[1": "not YAML: did not find expected ',' or ']'",
     "fold=maybe": "expected true or false; found 'maybe'",
     "parallel.expert=many": "expected a whole number; found 'many'",
+    "parallel.tp=8": "unknown key 'tp', did you mean 'tensor'? legal: context, context_kind, "
+    "expert, expert_tensor, no_sync, order, pipeline, reshard, sequence, shard, tensor, zero",
+    "parallel.dp=8": "unknown key 'dp'; legal: context, context_kind, "
+    "expert, expert_tensor, no_sync, order, pipeline, reshard, sequence, shard, tensor, zero; "
+    "data parallelism is what tensor, context and pipeline leave of the GPUs",
     "parallel.exprt=8": "unknown key 'exprt', did you mean 'expert'? legal: context, context_kind, "
     "expert, expert_tensor, no_sync, order, pipeline, reshard, sequence, shard, tensor, zero",
     "paralel.expert=8": "paralel: unknown key 'paralel', did you mean 'parallel'? legal: batch, chunk_times, "
