@@ -43,8 +43,9 @@ def _parts(summary: dict[str, Any]) -> str:
         f"{left}, as far as {parts['groups']} measured layouts were off ({escape(parts['class']['kind'])}, "
         f"MFU {percent(parts['mfu'])})"
     )
+    beside = ". Those errors hold some of what prices are uncertain by, so the whole counts only a part of it"
     open_ = ", ".join(map(escape, parts["unsaid"]))
-    return words + (f", and wider because the scenario does not say {open_}. " if open_ else ". ")
+    return words + (f", and wider because the scenario does not say {open_}" if open_ else "") + beside + ". "
 
 
 def _size(cause: dict[str, Any]) -> float:

@@ -9,6 +9,7 @@ from sim.models.blocks.mla import Latent
 from sim.models.family import family, main_units
 from sim.models.mixture import Mixture
 from sim.serving.deployment import Deployed, deployed
+from sim.serving.prices import EXCHANGE_SMS
 from sim.serving.values import BOTH, CLOSED, DECODE, GAMMA, NIC, POISSON, PREFILL, SWAP, TRACE, Pool, Serve
 
 NEEDED = {
@@ -124,6 +125,9 @@ def _pool(serve: Serve, pool: Pool) -> Iterator[tuple[str, str]]:
         yield "neighbours", "no decode step exchanges anything; legal: nvlink unless expert is above tensor"
     if pool.overlap and pool.expert <= pool.tensor:
         yield "overlap", "nothing is exchanged that two micro-batches hide; legal: false unless expert is above tensor"
+    elif pool.overlap and serve.node.device.sms <= EXCHANGE_SMS:
+        what = f"{serve.node.device.name} has {serve.node.device.sms}; legal: false"
+        yield "overlap", f"exchanges of prompts hold {EXCHANGE_SMS} SMs beside compute, and {what}"
 
 
 def _experts(pool: Pool, mixture: Mixture | None) -> Iterator[tuple[str, str]]:

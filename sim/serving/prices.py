@@ -87,15 +87,19 @@ def _classes() -> dict[str, Any]:
     return dict(tables.load("h800").contention)
 
 
+EXCHANGE_SMS = 24
+"""That exchanges of prompts hold (DeepSeek's profile: 24 of 132)."""
+
+
 @dataclass(frozen=True)
 class Prices:
-    """Prices on a device with its links. sms: of exchanges of prompts (DeepSeek's profile: 24 of 132). beside: of what
+    """Prices on a device with its links. sms: of exchanges of prompts. beside: of what
     runs beside such exchanges, on the SMs that they leave. engine: whose kernels run. clock: how many times as long as
     on a rested card the clock makes products and attention take (`sim.serving.paced`); rested: the same there."""
 
     device: Device
     wires: Wires
-    sms: int = 24
+    sms: int = EXCHANGE_SMS
     beside: bool = False
     engine: str = SGLANG
     draw: int = 0

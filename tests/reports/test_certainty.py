@@ -39,6 +39,7 @@ def test_it_says_what_is_left_out_and_what_is_not():
     lead = told(interval_parts=parts).lead
     assert "it would be 17.20 s to 18.30 s; what the model leaves out makes it 16.80 s to 19.80 s" in lead
     assert "85 measured layouts were off (mixture, MFU 38.0 %), and wider because the scenario does not say" in lead
+    assert "does not say recompute. Those errors hold some of what prices are uncertain by" in lead
     assert "uneven loads and slow nodes" in told().lead
     uneven = told(critical_ranks=[{"rank": 1000, "seconds": 12.4}]).lead
     assert "Runs are even" not in uneven and "rank 1000: 12.40 s" in uneven

@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hwmodels.nccl import figures, tuner
+from hwmodels import node
+from hwmodels.collectives import wires
+from hwmodels.nccl import figures, timing, tuner
 from hwmodels.nccl.library import sms
+from hwmodels.nccl.way import RING, SIMPLE, TREE, Way
+from hwmodels.op import Collective
 from hwmodels.units import GIB, GIGA, MIB, MICRO
 from numerics.accuracy.markdown import percent, prose, table
 from numerics.accuracy.nccl import fit, scores, torch_rows
@@ -60,8 +64,8 @@ H20 cluster with NCCL 2.21.5, A100s on EFA, which gave less than 400 Gb/s a node
 on, and two rows else. **All-gathers, reduce-scatters, all-to-alls and messages across domains were not published for
 any GPU**: there the model stands on the ring's arithmetic alone. All of them carry a spread of {spread:.0%} (root mean
 square of the logarithms here: {rms:.0%}). One blind check: rings of 12 and 24 GB200s, four and eight of each of three
-racks, have all their NICs (197 and 394 GB/s of bus bandwidth at 16 GiB, here 2.4 % less; NVIDIA/nccl issue 1801), and
-NCCL takes them there without NVLS, as here; trees that are asked for reach 234 and 486 GB/s (here 162 and 184).
+racks, have all their NICs (197 and 394 GB/s of bus bandwidth at 16 GiB, here {rings}; NVIDIA/nccl issue 1801), and NCCL
+takes them there without NVLS, as here; trees that are asked for reach 234 and 486 GB/s (here {trees}).
 
 A *domain* is what NVLink joins: 8 GPUs, or the 72 of a rack. *SMs*: channels of the collective, which it holds while it
 runs.
@@ -86,14 +90,27 @@ def page(rows: Sequence[Row]) -> str:
     alone = [miss for miss in misses(rows, held) if not fitted(miss.row) and miss.row.op.nodes == 1]
     far = [miss for miss in misses(rows, held) if miss.row.op.nodes > 1]
     rms = math.sqrt(float(np.mean([math.log(miss.ratio) ** 2 for miss in far])))
+    racks = {"rings": _racks(RING), "trees": _racks(TREE)}
     return "\n\n".join([
         "# How good collectives are", prose(HEAD, rows=len(rows), most=max(map(len, held.values()))),
         "## Inside an NVLink domain", *_by(near), "## Left out of the fit", prose(OUT), _out(rows),
         "## Nothing fitted", prose(ALONE), _alone(alone), _torch(),
-        "## Across NVLink domains", prose(FAR, rows=len(far), spread=figures.FAR_SPREAD, rms=rms), _swept(far),
+        "## Across NVLink domains", prose(FAR, rows=len(far), spread=figures.FAR_SPREAD, rms=rms, **racks), _swept(far),
         _far(far),
         "## Bus bandwidth of eight GPUs", _curves(near), "## Figures", _figures(held),
     ]) + "\n"  # fmt: skip
+
+
+def _racks(algorithm: str) -> str:
+    """GB/s of bus bandwidth of 16 GiB over four and eight GPUs of each of three racks."""
+    rack, rates = node.load("gb200x72"), []
+    links, known = wires(rack, None), tuner.GENERATIONS[rack.device.architecture]
+    for ranks in (12, 24):
+        op = Collective("all_reduce", 16 * GIB, ranks, 3)
+        own = figures.load(rack.device.architecture).figures
+        seconds = timing.seconds(Way(algorithm, SIMPLE), op, links, known, own)
+        rates.append(f"{2 * (ranks - 1) / ranks * op.size / seconds / GIGA:.0f}")
+    return " and ".join(rates)
 
 
 def _by(near: Sequence[Miss]) -> Iterator[str]:

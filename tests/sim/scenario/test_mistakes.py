@@ -67,3 +67,20 @@ def test_forms_are_found_in_any_annotation():
         pass
 
     assert list(_forms(tuple[Part | None, ...])) == [Part]
+
+
+@pytest.mark.parametrize(("short", "meant"), [
+    ("tp", "tensor"), ("pp", "pipeline"), ("ep", "expert"), ("cp", "context"), ("sp", "sequence"),
+    ("etp", "expert_tensor"),
+])  # fmt: skip
+def test_what_launch_files_call_parallelism_is_known(short, meant):
+    """Each stands for a key that there is, and only there."""
+    (line,) = [text for path, text in _said({"parallel": {short: 2}}) if path == ("parallel", short)]
+    assert f"did you mean {meant!r}?" in line and meant in line.partition("legal: ")[2]
+    assert not any("did you mean" in text for path, text in _said({"batch": {short: 2}}) if path[-1] == short)
+
+
+def _said(given):
+    with pytest.raises(ValidationError) as caught:
+        ScenarioForm.model_validate(given)
+    return mistakes(ScenarioForm, caught.value)

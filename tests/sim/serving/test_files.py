@@ -254,3 +254,15 @@ def test_the_scenario_in_a_folder_is_read_from_anywhere(tmp_path: Path) -> None:
     assert again.model.layers == 5 and again.cache.block == 32 and Path(again.requests.file).is_absolute()
     told = main(["compare", str(folder), str(folder), "--out", str(tmp_path / "both"), "-q"])
     assert told == 0 and (tmp_path / "both" / "compare.html").exists()
+
+
+@pytest.mark.parametrize("sms", [24, 25])
+def test_exchanges_of_prompts_leave_compute_an_sm(sms: int) -> None:
+    """They hold 24 beside it; a card of no more has none left (sensitivity looks as far as that)."""
+    path = next(path for path in SHIPPED if path.stem == "serve_v3_h800")
+    words = [f"serve.node.device.sms={sms}"]
+    if sms > 24:
+        assert kinds.load(str(path), words)
+        return
+    with pytest.raises(DocumentError, match="exchanges of prompts hold 24 SMs beside compute, and H800 SXM has 24"):
+        kinds.load(str(path), words)
